@@ -1,0 +1,221 @@
+"""What a run is: frozen dataclasses, read from YAML strictly and written back in full.
+
+A section of the YAML file is a dataclass here, a key is a field. Precedence, lowest first: the model's own recipe, the
+file given with ``--config``, the command line (``--set recipe.lr=0.1``).
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from lenext.errors import UsageError
+
+T = TypeVar("T")
+
+Fit = Literal["pad", "crop", "squash"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images, and how they become training, validation and test data."""
+
+    source: str
+    size: int | None = None  # side in pixels; None: chosen from the images
+    channels: int | None = None  # 1 or 3; None: 1 where every image is gray, else 3
+    fit: Fit = "pad"  # how a picture that is not square becomes square
+    background: int = 255  # gray value, 0-255, behind transparent pixels and in the padding
+    val: float = 0.1  # share of the images held out to choose the model
+    test: float = 0.2  # share held out to judge it; unused where the data come with a test split
+    split_seed: int = 0
+    max_bad: float = 0.1  # share of unreadable files beyond which a run does not start
+    max_pixels: int = 100_000_000  # a picture with more is refused before it is decoded
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which rung of the ladder."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Training images made from existing ones. Every default means: off."""
+
+    shift: int = 0  # pad by so many pixels and crop at random
+    flip: bool = False  # mirror left-right, one image in two
+    crop_area: float = 1.0  # random resized crop: the least share of the area that is kept
+    erase: float = 0.0  # probability of blanking a random square
+    brightness: float = 0.0  # largest relative change
+    contrast: float = 0.0  # largest relative change
+    mixup: float = 0.0  # Beta(a, a) of mixup; 0 is off
+    cutmix: float = 0.0  # Beta(a, a) of CutMix; 0 is off
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1  # peak learning rate, for the batch size given here
+    momentum: float = 0.9  # Nesterov momentum of SGD; first beta of AdamW
+    weight_decay: float = 5e-4  # not applied to biases and normalisation
+    batch_size: int = 128
+    epochs: float = 20.0  # unless --epochs or --budget is given
+    schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
+    warmup: float = 0.15  # share of training over which the learning rate rises
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # share of training that the moving average of the weights looks back on; 0 is off
+    clip_norm: float = 0.0  # largest gradient norm; 0 is off
+    augment: Augment = field(default_factory=Augment)
+
+
+@dataclass(frozen=True)
+class Svm:
+    """How a support vector machine is fitted."""
+
+    c: float = 0.01  # weight of the margin violations against the norm
+    loss: Literal["hinge", "squared_hinge"] = "squared_hinge"
+    tolerance: float = 1e-2
+    max_iterations: int = 200
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, complete: this and the same images give the same model."""
+
+    data: Data
+    model: Model
+    recipe: Recipe | None = None  # networks
+    svm: Svm | None = None  # classical rungs
+    epochs: float | None = None  # passes over the training images
+    budget: float | None = None  # seconds for everything, evaluation included
+    seed: int = 0
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """The dataclass `cls` from plain values, strictly.
+
+    `where` is the dotted path of the section, for messages. Raises UsageError for an unknown key (with the nearest
+    known one), a missing key or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where or 'the file'}: expected a mapping of keys to values, given {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise UsageError(f"unknown key {_dotted(where, str(key))!r}; {suggestion(str(key), fields)}")
+    required = [
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing := [name for name in required if name not in values]:
+        raise UsageError(f"missing key {_dotted(where, missing[0])!r}")
+    return cls(**{key: _convert(hints[key], value, _dotted(where, key)) for key, value in values.items()})
+
+
+def to_dict(spec: Any) -> dict[str, Any]:
+    """Plain values of a dataclass, nested, ready for YAML or JSON; sections that are None are left out."""
+    return {
+        f.name: to_dict(value) if dataclasses.is_dataclass(value) else value
+        for f in dataclasses.fields(spec)
+        if (value := getattr(spec, f.name)) is not None
+    }
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UsageError where the file is missing or is not a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a mapping such as 'recipe: {{lr: 0.1}}', given {type(values).__name__}")
+    return values
+
+
+def to_yaml(spec: Any) -> str:
+    return yaml.safe_dump(to_dict(spec), sort_keys=False, allow_unicode=True)
+
+
+def parse_sets(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["recipe.lr=0.1", "data.fit=crop"]`` as nested mappings; values are read as YAML."""
+    tree: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals or not all(path.split(".")):
+            raise UsageError(f"--set {assignment!r}: expected KEY=VALUE, for example recipe.lr=0.1")
+        *sections, key = path.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"--set {assignment!r}: {section!r} was given a value before")
+        try:
+            node[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {assignment!r}: cannot read the value {value!r}") from error
+    return tree
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings laid over one another, the last one on top."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def suggestion(given: str, accepted: Iterable[str]) -> str:
+    """``did you mean 'lr'?``, or the accepted names where none is near."""
+    names = list(accepted)
+    if near := difflib.get_close_matches(given, names, n=1, cutoff=0.6):
+        return f"did you mean {near[0]!r}?"
+    return f"accepted: {', '.join(names)}"
+
+
+def _dotted(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`; raises UsageError naming the value and what would be accepted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UsageError(f"{where}: given {value!r}, accepted: {', '.join(map(str, arguments))}")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
+    if hint is float:
+        # YAML 1.1 reads 1e-3 as a string, for want of a dot
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        accepted = isinstance(value, float)
+    else:
+        accepted = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    if not accepted:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise UsageError(f"{where}: given {value!r}, accepted: {names.get(hint, hint)}")
+    return value
