@@ -1,1 +1,41 @@
-"""lenext"""
+"""lenext: image classification from LeNet to ResNeXt, checked, compared and shipped.
+
+import lenext
+
+result = lenext.train("digits", model="lenet_relu", budget="1m")
+model = lenext.load(result.bundle)
+for prediction in model.predict("pictures/"):
+    print(prediction.path, prediction.label, prediction.probability)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lenext.comparison import compare
+    from lenext.data import check
+    from lenext.models import build
+    from lenext.run import resume, train
+    from lenext.ship.bundle import load
+
+__all__ = ["build", "check", "compare", "load", "resume", "train"]
+
+_HOMES = {
+    "build": "lenext.models",
+    "check": "lenext.data",
+    "compare": "lenext.comparison",
+    "load": "lenext.ship.bundle",
+    "resume": "lenext.run",
+    "train": "lenext.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: `import lenext` itself loads nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lenext' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

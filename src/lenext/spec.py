@@ -6,6 +6,7 @@ file given with ``--config``, the command line (``--set recipe.lr=0.1``).
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -101,6 +102,39 @@ class Run:
     precision: Literal["auto", "bf16", "float32"] = "auto"
 
 
+_TINY = 1e-9
+_RANGES = {
+    "epochs": (_TINY, 1e9),
+    "budget": (1.0, 1e9),
+    "seed": (0, 2**31 - 1),
+    "data.size": (1, 4096),
+    "data.background": (0, 255),
+    "data.val": (0.001, 0.9),
+    "data.test": (0.001, 0.9),
+    "data.max_bad": (0.0, 1.0),
+    "data.max_pixels": (1, 2**40),
+    "recipe.lr": (_TINY, 1e6),
+    "recipe.momentum": (0.0, 0.9999),
+    "recipe.weight_decay": (0.0, 1e3),
+    "recipe.batch_size": (1, 1_000_000),
+    "recipe.epochs": (_TINY, 1e9),
+    "recipe.warmup": (0.0, 1.0),
+    "recipe.label_smoothing": (0.0, 0.99),
+    "recipe.ema": (0.0, 1.0),
+    "recipe.clip_norm": (0.0, 1e9),
+    "recipe.augment.shift": (0, 4096),
+    "recipe.augment.crop_area": (0.01, 1.0),
+    "recipe.augment.erase": (0.0, 1.0),
+    "recipe.augment.brightness": (0.0, 1.0),
+    "recipe.augment.contrast": (0.0, 1.0),
+    "recipe.augment.mixup": (0.0, 100.0),
+    "recipe.augment.cutmix": (0.0, 100.0),
+    "svm.c": (_TINY, 1e9),
+    "svm.tolerance": (_TINY, 1.0),
+    "svm.max_iterations": (1, 10_000_000),
+}
+
+
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """The dataclass `cls` from plain values, strictly.
 
@@ -122,6 +156,25 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     if missing := [name for name in required if name not in values]:
         raise UsageError(f"missing key {_dotted(where, missing[0])!r}")
     return cls(**{key: _convert(hints[key], value, _dotted(where, key)) for key, value in values.items()})
+
+
+def validate(run: Run) -> Run:
+    """`run` itself. Raises UsageError where a value is out of its range, naming it and the range."""
+    if run.epochs is not None and run.budget is not None:
+        raise UsageError("given both epochs and budget, accepted: one of them")
+    if run.data.channels not in (None, 1, 3):
+        raise UsageError(f"data.channels: given {run.data.channels}, accepted: 1 or 3")
+    for path, (low, high) in _RANGES.items():
+        value: Any = run
+        for key in path.split("."):
+            value = getattr(value, key, None)
+        if value is not None and not low <= value <= high:
+            raise UsageError(f"{path}: given {value:g}, accepted: {low:g} to {high:g}")
+    if run.data.val + run.data.test > 0.95:
+        raise UsageError(
+            f"data.val and data.test: given {run.data.val:g} and {run.data.test:g}, accepted: together up to 0.95"
+        )
+    return run
 
 
 def to_dict(spec: Any) -> dict[str, Any]:
@@ -168,6 +221,20 @@ def parse_sets(assignments: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UsageError(f"--set {assignment!r}: cannot read the value {value!r}") from error
     return tree
+
+
+def parse_seconds(duration: float | str | None) -> float | None:
+    """Seconds from a number or from text such as ``90``, ``90s``, ``2m``, ``1h30m``; None stays None."""
+    if duration is None or isinstance(duration, int | float):
+        return None if duration is None else float(duration)
+    match = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s?)?", duration.strip().lower())
+    try:
+        hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match and match[0] else (0.0,) * 3
+    except ValueError:
+        hours = minutes = seconds = 0.0
+    if not hours and not minutes and not seconds:
+        raise UsageError(f"given {duration!r} as a duration, accepted: 90, 90s, 2m, 1h30m")
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

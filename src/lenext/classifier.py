@@ -1,0 +1,97 @@
+"""The classifier: bytes in, scores out. A network and an SVM are both classifiers; nobody downstream asks which."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lenext.data import Preprocess
+
+PREDICT_BATCH = 256
+
+
+class Classifier(Protocol):
+    """What evaluate, compare, ship and report need of a model, and all that they ask."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 [N, H, W, C] at the model's size to scores float32 [N, K]; their softmax is probabilities."""
+        ...
+
+
+class ConvNet(nn.Module):
+    """A network as a classifier. Its first layer turns bytes into numbers, so that no caller has to know how.
+
+    `mean` and `std` are float32 [C], in units of the pixel values 0-255.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: tuple[str, ...],
+        preprocess: Preprocess,
+        *,
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+    ) -> None:
+        super().__init__()
+        # The layout that convolutions are fastest in; images arrive in it (see forward)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classes = classes
+        self.preprocess = preprocess
+        self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
+        self.register_buffer("std", torch.from_numpy(std.astype(np.float32)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images uint8 [N, H, W, C] to logits [N, K]."""
+        # A permuted view of bytes in this order is channels-last already: nothing is copied
+        normal = (images.permute(0, 3, 1, 2).float() - self.mean[:, None, None]) / self.std[:, None, None]
+        logits: Tensor = self.network(normal)
+        return logits
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 [N, H, W, C] to scores float32 [N, K], in float32 and in batches of bounded size."""
+        self.eval()
+        device = self.mean.device
+        with torch.inference_mode():
+            batches = [
+                self(torch.from_numpy(images[start : start + PREDICT_BATCH]).to(device)).float().cpu().numpy()
+                for start in range(0, len(images), PREDICT_BATCH)
+            ]
+        return np.concatenate(batches) if batches else np.empty((0, len(self.classes)), np.float32)
+
+    def first_layer(self) -> NDArray[np.float32] | None:
+        """The first convolution's filters, float32 [n, h, w, C]; of softmax regression, a template per class."""
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d):
+                return module.weight.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+            if isinstance(module, nn.Linear):
+                size, channels = self.preprocess.size, self.preprocess.channels
+                if module.in_features != channels * size * size:
+                    return None
+                weight = module.weight.detach().float().cpu()
+                return weight.view(-1, channels, size, size).permute(0, 2, 3, 1).numpy()
+        return None
+
+
+def pixel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation per channel, float32 [C], of images uint8 [N, H, W, C]; std at least 1.
+
+    From a histogram of the bytes, so exact and without a float copy of the images.
+    """
+    values = np.arange(256, dtype=np.float64)
+    histograms = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    total = histograms.sum(axis=1)
+    mean = histograms @ values / total
+    variance = histograms @ values**2 / total - mean**2
+    return mean.astype(np.float32), np.sqrt(np.maximum(variance, 1.0)).astype(np.float32)

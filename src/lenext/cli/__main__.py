@@ -1,0 +1,5 @@
+"""`python -m lenext.cli`."""
+
+from lenext.cli import main
+
+main()

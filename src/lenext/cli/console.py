@@ -1,0 +1,86 @@
+"""What the verbs print, and the options that they share."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """Options of every verb."""
+
+    json: Annotated[bool, Parameter(negative=())] = False
+    "Print one JSON document and nothing else."
+    debug: Annotated[bool, Parameter(negative=())] = False
+    "Show the traceback of an error."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Settings:
+    """The rarer settings of a run, from a file and one by one."""
+
+    config: Path | None = None
+    "YAML file with sections such as data, recipe, svm."
+    set: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    "One setting, as recipe.lr=0.1; may be given again."
+
+    def read(self) -> dict[str, Any]:
+        """The settings of the file, overlaid with those given one by one."""
+        from lenext.spec import merge, parse_sets, read_yaml
+
+        return merge(read_yaml(self.config) if self.config else {}, parse_sets(self.set))
+
+
+def print_json(document: Any) -> None:
+    """Prints `document` on stdout; dataclasses become mappings, paths text."""
+    print(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
+
+
+def console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
+    """A plain table; the columns named in `right` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def print_paths(report: Path, bundle: Path) -> None:
+    """Where the results are, and the next command to type."""
+    console().print(
+        f"\nreport  {report}\nbundle  {bundle}\nnext    lenext predict {bundle} PICTURES", soft_wrap=True, markup=False
+    )
+
+
+def is_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,59 @@
+"""What a run shows while it works: a live line on a terminal, plain lines elsewhere; always on stderr."""
+
+import time
+from types import TracebackType
+
+from rich.live import Live
+from rich.text import Text
+
+from lenext.cli.console import console, is_terminal
+from lenext.report.text import count, percent, seconds
+from lenext.run import Observer
+from lenext.training import Progress
+
+PLAIN_SECONDS = 5.0  # between two lines that are not on a terminal
+
+
+class Shown(Observer):
+    """Prints stages as lines, and training as a line that is rewritten, or repeated now and then."""
+
+    def __init__(self) -> None:
+        self._console = console(stderr=True)
+        self._live: Live | None = None
+        self._printed = 0.0
+
+    def __enter__(self) -> "Shown":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end_line()
+
+    def stage(self, text: str) -> None:
+        self._end_line()
+        self._console.print(Text(text))
+
+    def training(self, progress: Progress) -> None:
+        line = Text(describe(progress), overflow="ellipsis", no_wrap=True)
+        if is_terminal():
+            if self._live is None:
+                self._live = Live(console=self._console, refresh_per_second=8)
+                self._live.start()
+            self._live.update(line)
+        elif time.monotonic() - self._printed > PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(line)
+
+    def _end_line(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def describe(progress: Progress) -> str:
+    """Training in a line of at most 80 columns: epoch, loss, accuracy, speed, share of the peak, time left."""
+    accuracy = "" if progress.val_accuracy is None else f"  val {percent(progress.val_accuracy)}"
+    return (
+        f"epoch {progress.epoch:.1f}/{progress.epochs:.1f}  loss {progress.loss:.3f}{accuracy}  "
+        f"{count(progress.images_per_second)} img/s  {progress.share_of_peak:.1%} of peak  "
+        f"{seconds(max(0.0, progress.seconds_left))} left"
+    )

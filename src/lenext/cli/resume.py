@@ -1,0 +1,40 @@
+"""`lenext resume`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lenext.cli.console import Output, console, print_json, print_paths
+
+if TYPE_CHECKING:
+    from lenext.run import Result
+
+
+def resume(run: Path, /, *, output: Output = Output()) -> None:
+    """Continue a run that was stopped, to the model it would have become without the stop.
+
+    Example: lenext resume runs/lenet_relu-digits
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    """
+    from lenext.cli.progress import Shown
+    from lenext.run import resume as start
+
+    with Shown() as observer:
+        result = start(run, observer=observer)
+    print_result(result, as_json=output.json)
+
+
+def print_result(result: "Result", *, as_json: bool) -> None:
+    from lenext.report.text import percent
+
+    if as_json:
+        paths = {"run": result.root, "bundle": result.bundle, "report": result.report}
+        print_json(result.summary | paths)
+        return
+    low, high = result.accuracy_interval
+    text = f"{result.model}: {percent(result.accuracy)} right (95 % interval {percent(low)} to {percent(high)})"
+    console().print(text, markup=False)
+    print_paths(result.report, result.bundle)

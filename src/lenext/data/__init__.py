@@ -1,0 +1,36 @@
+"""From labelled files to uint8 images: finding, checking, splitting, preprocessing, augmenting."""
+
+from lenext.data.augment import augment, mix, order, uniform
+from lenext.data.check import CheckReport, check
+from lenext.data.dataset import Dataset, Evaluation, Subset, prepare, prepare_with
+from lenext.data.preprocess import Facts, ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
+from lenext.data.sources import NAMED, Source, natural_key, open_source, read_file
+from lenext.data.split import split
+
+__all__ = [
+    "NAMED",
+    "CheckReport",
+    "Dataset",
+    "Evaluation",
+    "Facts",
+    "ImageError",
+    "Preprocess",
+    "Source",
+    "Subset",
+    "augment",
+    "check",
+    "decode",
+    "encode_png",
+    "examine",
+    "fit",
+    "mix",
+    "natural_key",
+    "open_source",
+    "order",
+    "prepare",
+    "prepare_with",
+    "preprocess",
+    "read_file",
+    "split",
+    "uniform",
+]

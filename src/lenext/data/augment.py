@@ -1,0 +1,175 @@
+"""Training images made from existing ones, whole uint8 batches at a time.
+
+Every random number is a function of (seed, epoch, index of the image in the training set, which draw): batches may be
+made in any order, by any worker, and a resumed run sees what the uninterrupted one would have seen.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from lenext.data.preprocess import Pixels
+from lenext.spec import Augment
+
+# Which draw of an image's stream decides what. A draw is never used twice, so switching one effect on or off leaves
+# the others as they were.
+_SHIFT, _FLIP, _CROP, _LIGHT, _ERASE, _MIX = 0, 2, 3, 7, 9, 13
+_DRAWS = 17
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def uniform(seed: int, epoch: int, indices: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
+    """Uniform random numbers in [0, 1): float64 [N, draws], each a function of (seed, epoch, index, draw) alone.
+
+    SplitMix64 (Steele, Lea & Flood 2014) used as a counter-based generator.
+    """
+    key = _mixed(_mixed(np.array([seed & (2**64 - 1)], np.uint64)) + np.uint64(epoch & (2**64 - 1)))
+    stream = _mixed(key + np.asarray(indices).astype(np.uint64))
+    counters = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
+    return (_mixed(stream[:, None] + counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+    """The order in which an epoch visits n images: an int64 permutation."""
+    return np.argsort(uniform(seed, epoch, np.arange(n), 1)[:, 0], kind="stable")
+
+
+def augment(
+    images: Pixels,
+    settings: Augment,
+    *,
+    seed: int,
+    epoch: int,
+    indices: NDArray[np.int64],
+    fill: Pixels,
+) -> Pixels:
+    """New uint8 [N, H, W, C] from `images` uint8 [N, H, W, C]; mixup and CutMix apart, see `mix`.
+
+    `indices` int64 [N] are the images' places in the training set; `fill` uint8 [C] is what shifting brings in and
+    erasing leaves. Random resized crop: Szegedy et al. 2015; shift: Krizhevsky 2009; erasing: DeVries & Taylor 2017.
+    """
+    draws = uniform(seed, epoch, indices, _DRAWS)
+    if settings.crop_area < 1:
+        images = _resized_crop(images, draws[:, _CROP : _CROP + 4], settings.crop_area)
+    if settings.shift:
+        images = _shift(images, draws[:, _SHIFT : _SHIFT + 2], settings.shift, fill)
+    if settings.flip:
+        images = np.where((draws[:, _FLIP] < 0.5)[:, None, None, None], images[:, :, ::-1], images)
+    if settings.brightness or settings.contrast:
+        images = _light(images, draws[:, _LIGHT : _LIGHT + 2], settings.brightness, settings.contrast)
+    if settings.erase:
+        images = _erase(images, draws[:, _ERASE : _ERASE + 4], settings.erase, fill)
+    return np.ascontiguousarray(images)
+
+
+def mix(
+    images: Pixels,
+    labels: NDArray[np.int64],
+    settings: Augment,
+    *,
+    seed: int,
+    epoch: int,
+    indices: NDArray[np.int64],
+) -> tuple[Pixels, NDArray[np.int64], NDArray[np.float32]]:
+    """Each image blended with the next one of the batch: images, the partner's labels int64 [N], own share float32 [N].
+
+    The loss is share · loss(label) + (1 - share) · loss(other label). Mixup (Zhang et al. 2018) blends whole images,
+    CutMix (Yun et al. 2019) pastes a rectangle; where both are on, half of the images get each.
+    """
+    shares = np.ones(len(images), np.float32)
+    if not (settings.mixup or settings.cutmix) or len(images) < 2:
+        return images, labels, shares
+    from scipy.special import betaincinv
+
+    draws = uniform(seed, epoch, indices, _DRAWS)[:, _MIX:]
+    partner = np.roll(images, -1, axis=0)
+    pasted = draws[:, 0] < (0.5 if settings.mixup and settings.cutmix else float(settings.cutmix > 0))
+    alpha = np.where(pasted, settings.cutmix, settings.mixup)
+    share = betaincinv(alpha, alpha, draws[:, 1])
+    # mixup in steps of 1/256, which keeps the arithmetic in 16 bits and the share exact
+    step = np.where(pasted, 256, np.rint(share * 256)).astype(np.uint16)[:, None, None, None]
+    blended = ((images * step + partner * (256 - step) + 128) >> 8).astype(np.uint8)
+    # CutMix: a rectangle of area 1 - share around a uniform centre, cut off at the edges
+    height, width = images.shape[1:3]
+    side = np.where(pasted, np.sqrt(1 - share), 0.0)
+    inside, area = _rectangles(draws[:, 2], draws[:, 3], side, height, width)
+    mixed = np.where(inside[..., None], partner, blended)
+    shares = np.where(pasted, 1 - area / (height * width), step[:, 0, 0, 0] / 256)
+    return mixed, np.roll(labels, -1), shares.astype(np.float32)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64, one step on: every input bit changes every output bit."""
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _shift(images: Pixels, draws: NDArray[np.float64], most: int, fill: Pixels) -> Pixels:
+    n, height, width, channels = images.shape
+    padded = np.empty((n, height + 2 * most, width + 2 * most, channels), np.uint8)
+    padded[:] = fill
+    padded[:, most:-most, most:-most] = images
+    # a view of every window, [N, shifts down, shifts across, H, W * C], of which one per image is copied out
+    image, row, pixel, _ = padded.strides
+    shifts = 2 * most + 1
+    windows = as_strided(
+        padded, (n, shifts, shifts, height, width * channels), (image, row, pixel, row, 1), writeable=False
+    )
+    down, across = (draws * shifts).astype(np.intp).T
+    shifted: Pixels = windows[np.arange(n), down, across].reshape(images.shape)
+    return shifted
+
+
+def _resized_crop(images: Pixels, draws: NDArray[np.float64], least: float) -> Pixels:
+    """A random part of `least` to all of the area, aspect ratio 3/4 to 4/3, stretched to the whole; bilinear."""
+    import torch
+    from torch.nn.functional import grid_sample
+
+    area = least + (1 - least) * draws[:, 0]
+    aspect = np.exp((2 * draws[:, 1] - 1) * np.log(4 / 3))
+    tall, wide = np.minimum(np.sqrt(area / aspect), 1), np.minimum(np.sqrt(area * aspect), 1)
+    middle_y, middle_x = (1 - tall) * (2 * draws[:, 2] - 1), (1 - wide) * (2 * draws[:, 3] - 1)
+    height, width = images.shape[1:3]
+    rows = middle_y[:, None] + tall[:, None] * ((2 * np.arange(height) + 1) / height - 1)
+    columns = middle_x[:, None] + wide[:, None] * ((2 * np.arange(width) + 1) / width - 1)
+    grid = np.empty((len(images), height, width, 2), np.float32)
+    grid[..., 0], grid[..., 1] = columns[:, None, :], rows[:, :, None]
+    batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    sampled = grid_sample(batch, torch.from_numpy(grid), padding_mode="border", align_corners=False)
+    result: Pixels = sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return result
+
+
+def _light(images: Pixels, draws: NDArray[np.float64], brightness: float, contrast: float) -> Pixels:
+    """Contrast about each image's own mean, then brightness: one straight line per image."""
+    brighter = 1 + brightness * (2 * draws[:, 0] - 1)
+    steeper = 1 + contrast * (2 * draws[:, 1] - 1)
+    mean = images.mean(axis=(1, 2, 3))
+    slope = (brighter * steeper).astype(np.float32)[:, None, None, None]
+    offset = (brighter * (1 - steeper) * mean).astype(np.float32)[:, None, None, None]
+    lit: Pixels = np.clip(images * slope + offset + np.float32(0.5), 0, 255).astype(np.uint8)
+    return lit
+
+
+def _erase(images: Pixels, draws: NDArray[np.float64], probability: float, fill: Pixels) -> Pixels:
+    """A square of a quarter to a half of the side, anywhere, blanked in a share `probability` of the images."""
+    side = np.where(draws[:, 0] < probability, 0.25 + 0.25 * draws[:, 1], 0.0)
+    inside, _ = _rectangles(draws[:, 2], draws[:, 3], side, *images.shape[1:3])
+    return np.where(inside[..., None], fill, images)
+
+
+def _rectangles(
+    y: NDArray[np.float64], x: NDArray[np.float64], side: NDArray[np.float64], height: int, width: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Rectangles with centres at the shares (y, x), `side` shares of the sides: masks bool [N, H, W], pixels in each."""
+
+    def span(middle: NDArray[np.float64], length: int) -> NDArray[np.bool_]:
+        first = np.rint((middle - side / 2) * length)[:, None]
+        place = np.arange(length)
+        return (place >= first) & (place < first + np.rint(side * length)[:, None])
+
+    rows, columns = span(y, height), span(x, width)
+    return rows[:, :, None] & columns[:, None, :], rows.sum(1) * columns.sum(1)

@@ -1,0 +1,417 @@
+"""From the records to the page and the pictures beside it."""
+
+import functools
+import json
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from lenext.errors import UsageError
+from lenext.record import Record, write_whole
+from lenext.report import charts, pictures, text
+
+Context = dict[str, Any]
+
+MOST_TILES = 128
+CRISP = 160  # pictures with a smaller side are enlarged with sharp pixels
+
+_SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
+
+
+def write(root: Path) -> Path:
+    """See `lenext.report.report`."""
+    record = Record(root)
+    try:
+        if record.path("comparison.json").is_file():
+            context, images = _comparison(record)
+            template = "comparison.html.j2"
+        elif record.path("args.yaml").is_file():
+            context, images = _run(record)
+            template = "run.html.j2"
+        else:
+            raise UsageError(
+                f"{root} is neither a run's folder (with args.yaml) nor a comparison's (with comparison.json)"
+            )
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{root}: a record in it is damaged ({error}); expected JSON as lenext writes it") from error
+    html = _templates().get_template(template).render(context)
+    for name, chart in images.items():
+        write_whole(root / name, charts.png(chart))
+    return record.write_text("report.html", html)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lenext.report", "."),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[[Any], Any]] = {
+        "count": text.count,
+        "compact": text.compact,
+        "seconds": text.seconds,
+        "milliseconds": _milliseconds,
+        "percent": text.percent,
+        "interval": text.interval,
+        "bytes": text.size,
+        "short": lambda number: text.ABSENT if number is None else f"{number:.4g}",
+        "blank": lambda value: "" if value is None else value,
+    }
+    environment.filters |= {name: _known(show) for name, show in filters.items()} | {"plural": text.plural}
+    environment.globals |= {
+        "style": Markup(_file("style.css")),  # noqa: S704 - our own file
+        "script": Markup(_file("script.js")),  # noqa: S704 - our own file
+        "vega": Markup(charts.javascript()),  # noqa: S704 - the library's own
+    }
+    return environment
+
+
+def _known(show: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`show` for what a record may lack: a key that is not there counts as None."""
+    return lambda value: show(None if isinstance(value, jinja2.Undefined) else value)
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _milliseconds(duration: float | None) -> str:
+    return text.seconds(None if duration is None else duration / 1000)
+
+
+def _run(record: Record) -> tuple[Context, dict[str, Any]]:
+    """The page's context, and its charts by the names of their PNG files."""
+    history = [row for row in record.history() if row.get("epoch") is not None]
+    evaluation = record.read_json("evaluation.json")
+    if not evaluation and not history:
+        raise UsageError(
+            f"{record.root}: nothing has been measured yet; `lenext resume {record.root}` continues the run"
+        )
+    summary = record.read_json("summary.json") or {}
+    model = record.read_json("model.json") or {}
+    data = record.read_json("data.json")
+    kept = summary.get("best_epoch")
+    name = model.get("name") or summary.get("model") or record.root.name
+    title = f"{name} on {data['name']}" if data else name
+    curves = _curves(history, kept)
+    confusion = _confusion(evaluation) if evaluation and evaluation.get("confusion") else None
+    context = {
+        "title": title,
+        "root": record.root,
+        "model_name": name,
+        "evaluation": evaluation,
+        "summary": summary,
+        "figures": _figures(evaluation or {}, summary, model, history),
+        "data": data,
+        "data_sentence": _data_sentence(data) if data else "",
+        "curves": curves,
+        "kept": kept,
+        "confusion": confusion,
+        "classes": _classes(evaluation) if confusion else [],
+        "mistakes": _mistakes(record),
+        "filters": _filters(record, (data or {}).get("classes", [])),
+        "findings": [
+            (text.words(kind), number) for kind, number in ((data or {}).get("findings") or {}).items() if number
+        ],
+        "splits": _splits(data) if data else [],
+        "times": _times(record.read_json("estimate.json")),
+        "configuration": record.path("args.yaml").read_text(encoding="utf-8"),
+        "environment": record.read_json("env.json"),
+        "charts": bool(curves or confusion),
+    }
+    titles = {
+        "summary": "Summary",
+        "curves": "Learning curves",
+        "confusion": "Confusion matrix",
+        "classes": "Classes",
+        "mistakes": "Worst mistakes",
+        "filters": "Filters",
+        "data": "Data",
+        "times": "Time",
+        "configuration": "Configuration",
+        "environment": "Environment",
+    }
+    always = ("summary", "curves", "configuration")
+    context["sections"] = [(key, name) for key, name in titles.items() if key in always or context[key]]
+    images: dict[str, Any] = {}
+    if curves:
+        images["results.png"] = charts.learning_curves(history, title, kept)
+    if confusion:
+        classes = [row["class"] for row in evaluation["classes"]]
+        images["confusion_matrix.png"] = charts.confusion_chart(
+            classes, evaluation["confusion"], f"{title}: confusions"
+        )
+    return context, images
+
+
+def _figures(
+    evaluation: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    model: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+) -> list[Context]:
+    """The headline figures, each with a name, a value and a note; only those that were measured."""
+    found: list[tuple[str, str, str]] = []
+    if evaluation:
+        bounds = evaluation.get("accuracy_interval")
+        found.append(("Accuracy", text.percent(evaluation["accuracy"]), text.interval(bounds) if bounds else ""))
+        if evaluation.get("top5_accuracy") is not None:
+            found.append(("Among the best five", text.percent(evaluation["top5_accuracy"]), ""))
+        if evaluation.get("balanced_accuracy") is not None:
+            found.append(("Balanced accuracy", text.percent(evaluation["balanced_accuracy"]), "mean over classes"))
+        if evaluation.get("calibration_error") is not None:
+            found.append(("Calibration error", text.percent(evaluation["calibration_error"]), "of the probabilities"))
+        found.append(("Test images", text.count(evaluation["images"]), ""))
+    elif history:
+        last = history[-1]
+        found.append(("Epochs so far", f"{last['epoch']:.4g}", ""))
+        if last.get("val_accuracy") is not None:
+            found.append(("Accuracy so far", text.percent(last["val_accuracy"]), "on validation images"))
+    if model.get("params") is not None:
+        macs = model.get("macs")
+        note = f"{text.compact(macs)} MACs per image" if macs is not None else ""
+        found.append(("Parameters", text.compact(model["params"]), note))
+    if summary.get("train_seconds") is not None:
+        total = summary.get("seconds")
+        note = f"{text.seconds(total)} for everything" if total is not None else ""
+        found.append(("Training time", text.seconds(summary["train_seconds"]), note))
+    if summary.get("predict_ms_per_image") is not None:
+        found.append(("Per image", _milliseconds(summary["predict_ms_per_image"]), "to predict"))
+    if summary.get("bundle_bytes") is not None:
+        found.append(("Bundle", text.size(summary["bundle_bytes"]), "best.lenext"))
+    return [
+        {"name": name, "value": value, "note": note, "first": index == 0}
+        for index, (name, value, note) in enumerate(found)
+    ]
+
+
+def _data_sentence(data: Mapping[str, Any]) -> str:
+    totals = {split: sum(counts.values()) for split, counts in data["counts"].items()}
+    purposes = {"train": "to train", "val": "to choose the model", "test": "to judge it"}
+    parts = [f"{text.count(totals[split])} {purpose}" for split, purpose in purposes.items() if totals.get(split)]
+    sentence = f"{data['name']}: {text.plural(len(data['classes']), 'class', 'classes')}; images: {', '.join(parts)}."
+    shape = data.get("preprocess") or {}
+    if shape.get("size"):
+        colour = "gray" if shape.get("channels") == 1 else "colour"
+        sentence += f" The model sees them at {shape['size']} × {shape['size']} pixels in {colour}."
+    return sentence
+
+
+def _curves(history: Sequence[Mapping[str, Any]], kept: float | None) -> list[Context]:
+    """The charts over epochs, of what was measured."""
+    kinds = (
+        ("Loss", ("train_loss", "val_loss"), charts.loss_curves),
+        ("Accuracy", ("train_accuracy", "val_accuracy"), charts.accuracy_curves),
+    )
+    curves = []
+    for name, keys, chart in kinds:
+        if any(row.get(key) is not None for row in history for key in keys):
+            last = next((row[keys[1]] for row in reversed(history) if row.get(keys[1]) is not None), None)
+            show = text.percent if name == "Accuracy" else text.decimal
+            label = f"{name} over epochs" + (f"; on the validation images {show(last)} at the end" if last else "")
+            curves.append({"name": name, "label": label, "spec": charts.vega(chart(history, charts.PAGE, kept), 280)})
+    return curves
+
+
+def _confusion(evaluation: Mapping[str, Any]) -> Context:
+    classes = [row["class"] for row in evaluation["classes"]]
+    matrix = evaluation["confusion"]
+    mistakes = [
+        {"true": classes[i], "predicted": classes[j], "count": n, "share": n / sum(row)}
+        for i, row in enumerate(matrix)
+        for j, n in enumerate(row)
+        if n and i != j
+    ]
+    mistakes.sort(key=lambda pair: (-pair["count"], -pair["share"]))
+    label = f"Confusion matrix of {text.plural(len(classes), 'class', 'classes')}"
+    if mistakes:
+        worst = mistakes[0]
+        label += (
+            f"; most often, {worst['true']} was taken for {worst['predicted']}: {text.plural(worst['count'], 'image')}"
+        )
+    return {
+        "spec": charts.vega(charts.confusion_matrix(classes, matrix, charts.PAGE), None),
+        "label": label,
+        "pairs": mistakes[: 40 if len(classes) > charts.MANY else 12],
+        "left_out": max(0, sum(n > 0 for row in matrix for n in row) - charts.MOST_CELLS),
+    }
+
+
+def _classes(evaluation: Mapping[str, Any]) -> list[Context]:
+    """The rows of the table of classes, each with what it was most often taken for, and how often."""
+    names = [row["class"] for row in evaluation["classes"]]
+    rows = []
+    for index, row in enumerate(evaluation["classes"]):
+        wrong = [0 if j == index else n for j, n in enumerate(evaluation["confusion"][index])]
+        most = max(wrong)
+        rows.append({**row, "taken_for": f"{names[wrong.index(most)]} ({text.count(most)})" if most else ""})
+    return rows
+
+
+def _mistakes(record: Record) -> list[Context]:
+    """worst.csv and worst.npy side by side; nothing where either is missing."""
+    images = _array(record, "worst.npy")
+    if images is None:
+        return []
+    return [
+        {
+            "picture": pictures.data_uri(image),
+            "small": min(image.shape[:2]) < CRISP,
+            "path": row["path"],
+            "label": row["label"],
+            "predicted": row["predicted"],
+            "probability": float(row["probability"]),
+        }
+        for row, image in zip(record.read_csv("worst.csv"), images, strict=False)
+    ]
+
+
+def _filters(record: Record, classes: Sequence[str]) -> Context | None:
+    """First-layer filters as tiles. As many as classes and as large as a picture, they are templates of the classes."""
+    weights = _array(record, "filters.npy")
+    if weights is None or not len(weights):
+        return None
+    templates = len(weights) == len(classes) and weights.shape[1] >= 8
+    shown = weights[:MOST_TILES]
+    note = "What the first layer looks for: lighter than gray counts for, darker against."
+    if templates:
+        note = "What speaks for each class: a pixel lighter than gray counts for it, a darker one against."
+    if len(weights) > len(shown):
+        note += f" The first {text.count(len(shown))} of {text.count(len(weights))}."
+    return {
+        "title": "Templates" if templates else "First-layer filters",
+        "note": note + " Each is scaled to its own largest weight.",
+        "named": templates,
+        "tiles": [
+            {"picture": pictures.data_uri(pictures.tile(tile)), "name": classes[i] if templates else None}
+            for i, tile in enumerate(shown)
+        ],
+    }
+
+
+def _array(record: Record, name: str) -> NDArray[Any] | None:
+    try:
+        array: NDArray[Any] = np.load(record.path(name), allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError) as error:
+        raise UsageError(
+            f"{record.path(name)} is damaged ({error}); expected a NumPy array as lenext writes it"
+        ) from error
+    return array
+
+
+def _splits(data: Mapping[str, Any]) -> list[Context]:
+    return [
+        {"name": _SPLITS.get(split, split), "counts": counts, "total": sum(counts.values())}
+        for split, counts in data["counts"].items()
+    ]
+
+
+def _times(estimate: Mapping[str, Any] | None) -> Context | None:
+    if not estimate or not estimate.get("predicted"):
+        return None
+    predicted, actual = estimate["predicted"], estimate.get("actual") or {}
+    sentence = ""
+    if predicted.get("seconds") and actual.get("seconds"):
+        ratio = actual["seconds"] / predicted["seconds"] - 1
+        way = "longer" if ratio > 0 else "less"
+        sentence = "As predicted." if abs(ratio) < 0.01 else f"It took {abs(ratio):.0%} {way} than predicted."
+    return {"predicted": predicted, "actual": actual, "sentence": sentence.replace("%", " %")}
+
+
+def _comparison(record: Record) -> tuple[Context, dict[str, Any]]:
+    """As `_run`, for a comparison."""
+    comparison = record.read_json("comparison.json")
+    rungs: list[Context] = comparison["rungs"]
+    winner = comparison.get("winner")
+    if not any(rung.get("accuracy") is not None or rung.get("error") for rung in rungs):
+        raise UsageError(f"{record.root}: no model has been evaluated yet")
+    models = [rung["model"] for rung in rungs]
+    histories = {
+        rung["model"]: rows
+        for rung in rungs
+        if rung.get("run") and (rows := Record(record.root / rung["run"]).history())
+    }
+    title = f"{text.plural(len(rungs), 'model')} on {comparison['data']}"
+    costs = _costs(rungs, winner)
+    curves = _network_curves(histories, models)
+    context = {
+        "title": title,
+        "comparison": comparison,
+        "rungs": [
+            {
+                **rung,
+                "winner": rung["model"] == winner,
+                "colour": index % charts.SERIES + 1,
+                "link": _link(record.root, rung.get("run")),
+            }
+            for index, rung in enumerate(rungs)
+        ],
+        "costs": costs,
+        "curves": curves,
+        "environment": record.read_json("env.json"),
+        "charts": bool(costs or curves),
+    }
+    titles = {
+        "rungs": ("models", "Models"),
+        "costs": ("cost", "Accuracy against cost"),
+        "curves": ("curves", "Learning curves"),
+        "environment": ("environment", "Environment"),
+    }
+    context["sections"] = [section for key, section in titles.items() if context[key]]
+    images: dict[str, Any] = {}
+    if drawable := [cost for cost in charts.COSTS if charts.against(cost, rungs)]:
+        images["comparison.png"] = charts.comparison_chart(drawable[0], rungs, winner, title)
+    return context, images
+
+
+def _costs(rungs: Sequence[Mapping[str, Any]], winner: str | None) -> list[Context]:
+    """Accuracy against each cost that at least one rung has."""
+    costs = []
+    for cost in charts.COSTS:
+        if not (drawn := charts.against(cost, rungs)):
+            continue
+        best = max(drawn, key=lambda rung: rung["accuracy"])
+        costs.append(
+            {
+                "key": cost.key,
+                "name": cost.name,
+                "label": f"Accuracy against {cost.name} of {text.plural(len(drawn), 'model')}; "
+                f"the most accurate is {best['model']} with {text.percent(best['accuracy'])}",
+                "spec": charts.vega(charts.accuracy_against(cost, rungs, winner, charts.PAGE), 380),
+                "absent": [r["model"] for r in rungs if r.get("accuracy") is not None and r not in drawn],
+            }
+        )
+    return costs
+
+
+def _network_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence[str]) -> Context | None:
+    measured = {
+        model: rows
+        for model, rows in histories.items()
+        if any(row.get("val_accuracy") is not None and row.get("seconds") is not None for row in rows)
+    }
+    if not measured:
+        return None
+    return {
+        "spec": charts.vega(charts.accuracy_over_time(measured, models, charts.PAGE), 340),
+        "label": f"Validation accuracy over seconds of {text.plural(len(measured), 'network')}",
+        "absent": [model for model in models if model not in measured],
+    }
+
+
+def _link(root: Path, run: str | None) -> str | None:
+    """The address of a run's own page, relative to the comparison's; None where it has none."""
+    if not run or not (root / run / "report.html").is_file():
+        return None
+    return urllib.parse.quote(f"{run}/report.html")

@@ -1,0 +1,28 @@
+"""Arrays as pictures in the page: PNG data URIs."""
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """`image`, uint8 [H, W, 1 or 3], as ``data:image/png;base64,…``."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def tile(weights: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """One filter, float [h, w, C], as uint8 [h, w, 1 or 3]: zero is mid-gray, its largest weight black or white.
+
+    Each filter is scaled by its own largest weight: the shape is to be seen, not the strength. Weights over other
+    than 1 or 3 channels are averaged to gray.
+    """
+    if weights.shape[2] not in (1, 3):
+        weights = weights.mean(axis=2, keepdims=True)
+    weights = np.nan_to_num(weights, posinf=0.0, neginf=0.0)
+    largest = float(np.abs(weights).max(initial=0.0))
+    return np.round(127.5 + 127.5 * weights / (largest or 1.0)).astype(np.uint8)

@@ -1,0 +1,312 @@
+"""One run, for any model: data → fit → evaluate → record → report → bundle."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lenext import classical
+from lenext.classifier import Classifier
+from lenext.data import Dataset, Subset, prepare
+from lenext.errors import DataError, UsageError
+from lenext.evaluate import evaluate, predictions, worst
+from lenext.ladder import Rung, resolve, rung
+from lenext.record import Record, environment
+from lenext.report import report
+from lenext.ship.bundle import Bundle
+from lenext.spec import Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
+from lenext.training import Progress, fit
+from lenext.training.budget import Clock, training_deadline
+
+WORST = 24
+
+
+class Observer:
+    """Told what a run is doing. This one keeps silent; the command line prints."""
+
+    def stage(self, text: str) -> None:
+        """A step of the run begins, or something is worth knowing."""
+
+    def training(self, progress: Progress) -> None:
+        """Training goes on; called a few times a second."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made. `accuracy` and its 95 % interval are on the test images; `seconds` is the whole run."""
+
+    root: Path
+    bundle: Path
+    report: Path
+    model: str
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    seconds: float
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A trained classifier of any kind, and what its run records of it."""
+
+    classifier: Classifier
+    model: dict[str, Any]  # model.json
+    filters: np.ndarray[Any, np.dtype[np.float32]] | None
+    estimate: dict[str, Any] | None
+    best_epoch: float | None
+
+
+def train(
+    data: str = "",
+    *,
+    model: str | None = None,
+    epochs: float | None = None,
+    budget: float | str | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | str | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Trains one model of the ladder on `data` and bundles it: ``lenext.train("digits", model="lenet_relu")``.
+
+    `data` is a name or a path; `epochs` passes over the training images, or a `budget` in seconds (or as ``"2m"``) for
+    everything, judging and reporting included; `settings` are nested, as in a YAML file: ``{"recipe": {"lr": 0.1}}``.
+    Raises the errors of `lenext.errors`.
+    """
+    given = {"epochs": epochs, "budget": parse_seconds(budget), "seed": seed}
+    layer = {key: value for key, value in given.items() if value is not None}
+    return run(resolve(data, model, settings or {}, layer), out=Path(out) if out else None, observer=observer)
+
+
+def run(spec: Run, *, out: Path | None = None, data: Dataset | None = None, observer: Observer | None = None) -> Result:
+    """Trains, judges and bundles what `spec` describes, in a new folder.
+
+    `out` is the folder (default: a free name below ``runs/``); `data` the images where they are prepared already.
+    Raises the errors of `lenext.errors`.
+    """
+    clock = Clock()
+    record = Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
+    record.write_text("args.yaml", to_yaml(spec))
+    return _execute(spec, record, clock, data, observer or Observer())
+
+
+def resume(root: Path, *, observer: Observer | None = None) -> Result:
+    """Continues the run in `root` from its last checkpoint to the weights it would have reached without a stop.
+
+    Raises UsageError where `root` is no run or has finished, DataError where its images have changed.
+    """
+    record = Record.open(root)
+    if record.read_json("summary.json") is not None:
+        raise UsageError(f"{root} has finished; to train longer start a new run with more --epochs or --budget")
+    spec = from_dict(Run, read_yaml(record.path("args.yaml")))
+    return _execute(spec, record, Clock(), None, observer or Observer())
+
+
+def _execute(spec: Run, record: Record, clock: Clock, data: Dataset | None, observer: Observer) -> Result:
+    if data is None:
+        observer.stage(f"looking at {spec.data.source}")
+        data = prepare(spec.data)
+    observer.stage(_describe(data))
+    before = record.read_json("data.json")
+    if before is not None and before["fingerprint"] != data.fingerprint:
+        raise DataError(f"{spec.data.source}: the images are not those that {record.root} was trained on; start anew")
+    spec = dataclasses.replace(
+        spec, data=dataclasses.replace(spec.data, size=data.preprocess.size, channels=data.preprocess.channels)
+    )
+    _record_question(spec, record, data)
+
+    began = clock.seconds()
+    row = rung(spec.model.name)
+    fitted = (_fit_network if row.is_network else _fit_svm)(spec, data, record, clock, observer)
+    train_seconds = clock.seconds() - began
+
+    judged, name = (data.test, "test") if len(data.test) else (data.val, "val")
+    observer.stage(f"judging on {len(judged):,} {name} images")
+    scores = fitted.classifier.scores(judged.images)
+    metrics = {"split": name, **evaluate(scores, judged.labels, data.classes)}
+    bundle = Bundle.create(
+        fitted.classifier,
+        spec,
+        metrics={key: metrics[key] for key in ("split", "images", "accuracy", "accuracy_interval", "log_loss")},
+        fingerprint=data.fingerprint,
+        golden_files=data.small_files(judged),
+    )
+    path = bundle.save(record.path("best.lenext"))
+    _record_answer(row, record, data, judged, scores, metrics, fitted)
+    summary = {
+        "model": spec.model.name,
+        "data": data.name,
+        "state": "finished",
+        "accuracy": metrics["accuracy"],
+        "accuracy_interval": metrics["accuracy_interval"],
+        "val_accuracy": _accuracy(fitted.classifier, data.val),
+        "train_seconds": round(train_seconds, 3),
+        "seconds": round(clock.seconds(), 3),
+        "params": fitted.model["params"],
+        "macs": fitted.model["macs"],
+        "predict_ms_per_image": round(_milliseconds_per_image(fitted.classifier, judged.images), 4),
+        "bundle_bytes": path.stat().st_size,
+        "best_epoch": fitted.best_epoch,
+        "next": f"lenext predict {path} PICTURES",
+    }
+    record.write_json("summary.json", summary)
+    observer.stage("writing the report")
+    page = report(record.root)
+    summary["seconds"] = round(clock.seconds(), 3)
+    record.write_json("summary.json", summary)
+    low, high = metrics["accuracy_interval"]
+    return Result(
+        record.root, path, page, spec.model.name, metrics["accuracy"], (low, high), summary["seconds"], summary
+    )
+
+
+def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer) -> _Fit:
+    fitted = fit(spec, data, record, clock=clock, on_start=observer.stage, on_progress=observer.training)
+    return _Fit(
+        classifier=fitted.model,
+        model={
+            "params": fitted.params,
+            "macs": fitted.macs,
+            "precision": fitted.precision,
+            "peak_macs_per_second": fitted.peak_macs,
+            "trained_on": len(data.train),
+        },
+        filters=fitted.model.first_layer(),
+        estimate={
+            "predicted": {"seconds": fitted.predicted_seconds, "epochs": fitted.predicted_epochs},
+            "actual": {"seconds": clock.seconds(), "epochs": fitted.epochs},
+        },
+        best_epoch=fitted.best_epoch,
+    )
+
+
+def _fit_svm(spec: Run, data: Dataset, _record: Record, clock: Clock, observer: Observer) -> _Fit:
+    assert spec.svm is not None
+    observer.stage(f"{spec.model.name}: fitting on {len(data.train):,} images")
+    deadline = training_deadline(spec, 0.0)
+    svm = classical.fit(
+        data.train.images,
+        data.train.labels,
+        data.val.images,
+        data.val.labels,
+        classes=data.classes,
+        preprocess=data.preprocess,
+        svm=spec.svm,
+        seed=spec.seed,
+        budget=None if deadline is None else deadline - clock.seconds(),
+    )
+    return _Fit(
+        classifier=svm,
+        model={"params": svm.params, "macs": svm.macs, "precision": "float32", "trained_on": svm.trained_on},
+        filters=svm.first_layer(),
+        estimate=None,
+        best_epoch=None,
+    )
+
+
+def _record_question(spec: Run, record: Record, data: Dataset) -> None:
+    """What the run starts from: arguments, machine, images and how they are split."""
+    record.write_text("args.yaml", to_yaml(spec))
+    record.write_json("env.json", environment())
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    record.write_json(
+        "data.json",
+        {
+            "name": data.name,
+            "classes": data.classes,
+            "fingerprint": data.fingerprint,
+            "counts": {
+                name: dict(zip(data.classes, np.bincount(part.labels, minlength=len(data.classes)), strict=True))
+                for name, part in parts.items()
+            },
+            "preprocess": to_dict(data.preprocess),
+            "left_out": [{"path": p.path, "problem": f"{p.kind}: {p.detail}"} for p in data.report.problems],
+            "findings": data.report.counts,
+        },
+    )
+    record.write_csv(
+        "split.csv",
+        ("path", "label", "split", "sha256"),
+        (
+            (path, data.classes[label], name, sha256)
+            for name, part in parts.items()
+            for path, label, sha256 in zip(part.paths, part.labels, part.sha256, strict=True)
+        ),
+    )
+
+
+def _record_answer(
+    row: Rung,
+    record: Record,
+    data: Dataset,
+    judged: Subset,
+    scores: np.ndarray[Any, np.dtype[np.float32]],
+    metrics: dict[str, Any],
+    fitted: _Fit,
+) -> None:
+    """What came out: the model, the metrics, every prediction, the worst mistakes as pictures, the filters."""
+    record.write_json("model.json", {"name": row.name, "family": row.family, "year": row.year, **fitted.model})
+    record.write_json("evaluation.json", metrics)
+    if fitted.estimate:
+        record.write_json("estimate.json", fitted.estimate)
+    record.write_csv(
+        "per_class.csv",
+        ("class", "precision", "recall", "f1", "support"),
+        ([c[key] for key in ("class", "precision", "recall", "f1", "support")] for c in metrics["classes"]),
+    )
+    predicted, probability = predictions(scores)
+    rows = [
+        (path, data.classes[label], data.classes[guess], round(float(p), 6))
+        for path, label, guess, p in zip(judged.paths, judged.labels, predicted, probability, strict=True)
+    ]
+    record.write_csv("predictions.csv", ("path", "label", "predicted", "probability"), rows)
+    mistakes = worst(scores, judged.labels, WORST)
+    losses = np.logaddexp.reduce(scores[mistakes], axis=1) - scores[mistakes, judged.labels[mistakes]]
+    record.write_csv(
+        "worst.csv",
+        ("path", "label", "predicted", "probability", "loss"),
+        ((*rows[i], round(float(loss), 6)) for i, loss in zip(mistakes, losses, strict=True)),
+    )
+    np.save(record.path("worst.npy"), judged.images[mistakes], allow_pickle=False)
+    if fitted.filters is not None:
+        np.save(record.path("filters.npy"), fitted.filters, allow_pickle=False)
+    if history := record.history():
+        record.write_csv("results.csv", list(history[0]), ([row.get(key) for key in history[0]] for row in history))
+
+
+def _accuracy(classifier: Classifier, part: Subset) -> float | None:
+    if not len(part):
+        return None
+    return float((classifier.scores(part.images).argmax(axis=1) == part.labels).mean())
+
+
+def _milliseconds_per_image(classifier: Classifier, images: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
+    """One image at a time, as a service would ask; the median of 30, decoding not included."""
+    seconds = []
+    for repeat in range(35):
+        one = images[repeat % len(images)][None]
+        start = time.perf_counter()
+        classifier.scores(one)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[5:])
+
+
+def _describe(data: Dataset) -> str:
+    left_out = len(data.report.problems)
+    return (
+        f"{data.name}: {len(data.train):,} images to train on, {len(data.val):,} to choose on, {len(data.test):,} to "
+        f"judge on; {len(data.classes)} classes, {data.preprocess.size} px, "
+        f"{'gray' if data.preprocess.channels == 1 else 'colour'}"
+        + (f"; left out {left_out} that cannot be read" if left_out else "")
+    )
+
+
+def slug(source: str) -> str:
+    """A folder name from a data source's name or path."""
+    name = Path(source).resolve().name if Path(source).exists() else source
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-") or "data"

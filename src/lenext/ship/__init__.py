@@ -1,0 +1,1 @@
+"""The winner as one verified file, and what it is used for."""

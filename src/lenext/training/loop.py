@@ -1,0 +1,301 @@
+"""The training loop: one, for every network.
+
+Order, augmentation and dropout are functions of (seed, epoch, sample or step), and everything else is in the
+checkpoint. So a run that is stopped at any step, by a signal or by the power cord, continues to the same weights.
+"""
+
+import contextlib
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lenext.classifier import ConvNet
+from lenext.data import Subset, augment, mix, order
+from lenext.errors import DivergenceError, Interrupted
+from lenext.record import Record
+from lenext.spec import Recipe
+from lenext.training import checkpoint
+from lenext.training.budget import Clock, Pace
+from lenext.training.optim import MovingAverage, make_optimizer
+from lenext.training.precision import Precision
+from lenext.training.schedule import lr_factor
+
+CHECKPOINT_SHARE = 0.01  # of the time, at most, goes into saving
+CHECKPOINT_SECONDS = 1.0  # between two, at least
+PROGRESS_SECONDS = 0.25
+_PROBE_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: what the live line shows."""
+
+    epoch: float
+    epochs: float  # expected in all
+    loss: float
+    val_accuracy: float | None
+    images_per_second: float
+    share_of_peak: float
+    seconds_left: float
+
+
+@dataclass
+class State:
+    """All that a run is, besides its tensors; what a checkpoint's JSON holds."""
+
+    step: int = 0
+    progress: float = 0.0  # share of training done
+    seconds: float = 0.0  # on the run's clock
+    loss_sum: float = 0.0  # since the last validation, as are the two below
+    correct: int = 0
+    seen: int = 0
+    best: dict[str, Any] | None = None  # the row of the best validation
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row per validation
+
+
+class Trainer:
+    """A network in training: everything that changes from step to step, and how to save and restore it."""
+
+    def __init__(self, model: ConvNet, recipe: Recipe, precision: Precision, *, batch_size: int, seed: int) -> None:
+        self.model = model.to(precision.device)
+        self.recipe = recipe
+        self.precision = precision
+        self.batch_size = batch_size
+        self.seed = seed
+        self.optimizer = make_optimizer(model, recipe)
+        self.average = MovingAverage(model, recipe.ema)
+        self.best: dict[str, Tensor] = {}
+        self.state = State()
+        self._fill = np.clip(model.mean.cpu().numpy().round(), 0, 255).astype(np.uint8)
+
+    def step(self, train: Subset, indices: np.ndarray[Any, np.dtype[np.int64]], epoch: int, advance: float) -> float:
+        """One step of the optimizer on the images `indices`; returns the loss."""
+        recipe, state = self.recipe, self.state
+        key: dict[str, Any] = {"seed": self.seed, "epoch": epoch, "indices": indices}
+        images = augment(train.images[indices], recipe.augment, fill=self._fill, **key)
+        labels = train.labels[indices]
+        images, others, weights = mix(images, labels, recipe.augment, **key)
+
+        torch.manual_seed((self.seed << 32) + state.step)  # dropout: a function of the step, so that it can resume
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.lr * lr_factor(recipe, state.progress)
+        with self.precision.autocast():
+            logits = self.model(self._tensor(images))
+        loss = mixed_cross_entropy(
+            logits.float(), *map(self._tensor, (labels, others, weights)), smoothing=recipe.label_smoothing
+        )
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss became {value}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        self.average.update(state.progress, advance)
+
+        state.loss_sum += value * len(indices)
+        state.correct += int((logits.argmax(1).cpu().numpy() == labels).sum())
+        state.seen += len(indices)
+        state.step += 1
+        state.progress = min(1.0, state.progress + advance)
+        return value
+
+    def validate(self, val: Subset, *, epoch: float, images_per_second: float, share_of_peak: float) -> dict[str, Any]:
+        """Judges the averaged weights on the validation images; keeps them where they are the best so far."""
+        state = self.state
+        scores = torch.from_numpy(self.average.network.scores(val.images))
+        labels = torch.from_numpy(val.labels)
+        row = {
+            "epoch": round(epoch, 4),
+            "step": state.step,
+            "seconds": round(state.seconds, 3),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": state.loss_sum / max(1, state.seen),
+            "train_accuracy": state.correct / max(1, state.seen),
+            "val_loss": F.cross_entropy(scores, labels).item(),
+            "val_accuracy": (scores.argmax(1) == labels).float().mean().item(),
+            "images_per_second": round(images_per_second, 1),
+            "share_of_peak": round(share_of_peak, 4),
+        }
+        if not math.isfinite(row["val_loss"]):
+            raise self._diverged(f"the validation loss became {row['val_loss']}")
+        if row["train_loss"] > 5 * math.log(len(self.model.classes)) + 1 and state.progress > self.recipe.warmup:
+            raise self._diverged(f"the loss ran away to {row['train_loss']:.3g}")
+        best = state.best
+        if best is None or (row["val_accuracy"], -row["val_loss"]) > (best["val_accuracy"], -best["val_loss"]):
+            state.best = row
+            self.best = {name: t.detach().clone() for name, t in self.average.network.state_dict().items()}
+        state.history.append(row)
+        state.loss_sum, state.correct, state.seen = 0.0, 0, 0
+        self.model.train()
+        return row
+
+    def save(self, folder: Path) -> None:
+        tensors = checkpoint.prefixed("model", self.model.state_dict())
+        tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer))
+        tensors |= checkpoint.prefixed("best", self.best)
+        if self.recipe.ema > 0:
+            tensors |= checkpoint.prefixed("average", self.average.network.state_dict())
+        checkpoint.save(folder, self.state.step, tensors, asdict(self.state))
+
+    def restore(self, folder: Path) -> bool:
+        """Takes up the newest checkpoint in `folder`; False where there is none."""
+        if (found := checkpoint.latest(folder)) is None:
+            return False
+        tensors, state = found
+        self.state = State(**state)
+        self.model.load_state_dict(checkpoint.without_prefix("model", tensors))
+        if self.recipe.ema > 0:
+            self.average.network.load_state_dict(checkpoint.without_prefix("average", tensors))
+        checkpoint.load_optimizer(self.optimizer, checkpoint.without_prefix("optimizer", tensors))
+        self.best = checkpoint.without_prefix("best", tensors)
+        return True
+
+    def probe(self, train: Subset, val: Subset) -> tuple[float, float]:
+        """Seconds per step and per validation, measured on a copy that is thrown away."""
+        twin = Trainer(
+            copy.deepcopy(self.model), self.recipe, self.precision, batch_size=self.batch_size, seed=self.seed
+        )
+        indices = order(self.seed, 0, len(train))[: self.batch_size]
+        seconds = []
+        for _ in range(_PROBE_STEPS):
+            start = time.perf_counter()
+            twin.step(train, indices, 0, 0.0)
+            seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        sample = val.images[:512]
+        twin.model.scores(sample)
+        validation = (time.perf_counter() - start) * len(val) / len(sample)
+        return float(np.median(seconds[2:])), validation
+
+    def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.precision.device, non_blocking=True)
+
+    def _diverged(self, what: str) -> DivergenceError:
+        lr = self.optimizer.param_groups[0]["lr"]
+        return DivergenceError(
+            f"training diverged: {what} at step {self.state.step}, learning rate {lr:.3g}; "
+            f"try --set recipe.lr={self.recipe.lr / 4:.3g} or --set recipe.clip_norm=1"
+        )
+
+
+def train(
+    trainer: Trainer,
+    data_train: Subset,
+    data_val: Subset,
+    *,
+    pace: Pace,
+    clock: Clock,
+    record: Record,
+    macs: int,
+    peak: float,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Trains to the end of `pace`, validating after every epoch, and leaves the best weights in `trainer.model`.
+
+    `macs` is a forward pass of one image, `peak` the machine's multiply-adds per second. Checkpoints go to ``last/``
+    of the run's folder. Raises Interrupted after saving when told to stop by SIGINT or SIGTERM, DivergenceError when
+    the loss is not a number or runs away.
+    """
+    state, batch = trainer.state, trainer.batch_size
+    steps_per_epoch = len(data_train) // batch
+    folder = record.path("last")
+    shown, next_save = 0.0, clock.seconds() + CHECKPOINT_SECONDS
+    epoch_order, ordered_epoch = np.empty(0, np.int64), -1
+    window_start, window_step = clock.seconds(), state.step  # images per second, since the last validation
+    trainer.model.train()
+    with stop_requested() as stopping:
+        while state.progress < 1.0:
+            epoch, position = divmod(state.step, steps_per_epoch)
+            if epoch != ordered_epoch:
+                epoch_order, ordered_epoch = order(trainer.seed, epoch, len(data_train)), epoch
+            began = time.perf_counter()
+            indices = epoch_order[position * batch : (position + 1) * batch]
+            loss = trainer.step(data_train, indices, epoch, pace.advance(state.progress, state.step))
+            pace.measured(time.perf_counter() - began)
+            state.seconds = clock.seconds()
+
+            rate = (state.step - window_step) * batch / max(state.seconds - window_start, 1e-9)
+            share = rate * 3 * macs / peak  # the backward pass costs two forward passes
+            if on_progress and state.seconds > shown:
+                shown = state.seconds + PROGRESS_SECONDS
+                on_progress(_progress(state, pace, steps_per_epoch, loss, rate, share))
+            if position == steps_per_epoch - 1 or state.progress >= 1.0:
+                began = time.perf_counter()
+                epochs_done = state.step / steps_per_epoch
+                row = trainer.validate(data_val, epoch=epochs_done, images_per_second=rate, share_of_peak=share)
+                pace.validated(time.perf_counter() - began, steps_between=steps_per_epoch)
+                record.log(row)
+                if on_progress:
+                    on_progress(_progress(state, pace, steps_per_epoch, row["train_loss"], rate, share))
+                window_start, window_step = clock.seconds(), state.step
+            if stopping.is_set() or clock.seconds() > next_save or state.progress >= 1.0:
+                began = clock.seconds()
+                trainer.save(folder)
+                now = clock.seconds()
+                next_save = now + max(CHECKPOINT_SECONDS, (now - began) / CHECKPOINT_SHARE)
+            if stopping.is_set() and state.progress < 1.0:
+                raise Interrupted(
+                    f"stopped at epoch {state.step / steps_per_epoch:.2f}; `lenext resume {record.root}` continues"
+                )
+    trainer.model.load_state_dict(trainer.best)
+    trainer.model.eval()
+
+
+def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, weights: Tensor, *, smoothing: float) -> Tensor:
+    """Mean cross-entropy of logits [N, K] against `labels` and, where images were mixed, `others`, both int64 [N].
+
+    `weights` float32 [N] are the labels' shares (mixup, Zhang et al. 2018; CutMix, Yun et al. 2019).
+    """
+    own = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    if bool((weights == 1).all()):
+        return own.mean()
+    other = F.cross_entropy(logits, others, label_smoothing=smoothing, reduction="none")
+    return (weights * own + (1 - weights) * other).mean()
+
+
+@contextlib.contextmanager
+def stop_requested() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set instead of ending the process; the second signal ends it as usual."""
+    stopping = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopping  # signals reach the main thread alone
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _frame: Any) -> None:
+        stopping.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield stopping
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _progress(state: State, pace: Pace, steps_per_epoch: int, loss: float, rate: float, share: float) -> Progress:
+    left = pace.steps_left(state.progress, state.step)
+    return Progress(
+        epoch=state.step / steps_per_epoch,
+        epochs=(state.step + left) / steps_per_epoch,
+        loss=loss,
+        val_accuracy=state.history[-1]["val_accuracy"] if state.history else None,
+        images_per_second=rate,
+        share_of_peak=share,
+        seconds_left=pace.seconds_left(state.progress, state.step),
+    )
