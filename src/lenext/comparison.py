@@ -53,7 +53,7 @@ def compare(
     source = specs[names[0]].data
     record = Record.create(Path(out) if out else None, f"compare-{slug(source.source)}")
     observer.stage(f"looking at {source.source}")
-    images = prepare(source)
+    images = prepare(source, observer.reading)
 
     rows: list[dict[str, Any]] = []
     results: dict[str, Result] = {}

@@ -24,6 +24,8 @@ from lenext.training import Progress, fit
 from lenext.training.budget import Clock, training_deadline
 
 WORST = 24
+GOLDENS = 4
+GOLDEN_CANDIDATES = 32
 
 
 class Observer:
@@ -31,6 +33,12 @@ class Observer:
 
     def stage(self, text: str) -> None:
         """A step of the run begins, or something is worth knowing."""
+
+    def reading(self, done: int, total: int) -> None:
+        """So many images are read, of so many; called often."""
+
+    def fitting(self, done: int, total: int) -> None:
+        """So many parts of a classical model are fitted, of so many."""
 
     def training(self, progress: Progress) -> None:
         """Training goes on; called a few times a second."""
@@ -110,7 +118,7 @@ def resume(root: Path, *, observer: Observer | None = None) -> Result:
 def _execute(spec: Run, record: Record, clock: Clock, data: Dataset | None, observer: Observer) -> Result:
     if data is None:
         observer.stage(f"looking at {spec.data.source}")
-        data = prepare(spec.data)
+        data = prepare(spec.data, observer.reading)
     observer.stage(_describe(data))
     before = record.read_json("data.json")
     if before is not None and before["fingerprint"] != data.fingerprint:
@@ -134,7 +142,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset | None, obse
         spec,
         metrics={key: metrics[key] for key in ("split", "images", "accuracy", "accuracy_interval", "log_loss")},
         fingerprint=data.fingerprint,
-        golden_files=data.small_files(judged),
+        golden_files=_golden_files(data, judged),
     )
     path = bundle.save(record.path("best.lenext"))
     _record_answer(row, record, data, judged, scores, metrics, fitted)
@@ -199,10 +207,19 @@ def _fit_svm(spec: Run, data: Dataset, _record: Record, clock: Clock, observer: 
         svm=spec.svm,
         seed=spec.seed,
         budget=None if deadline is None else deadline - clock.seconds(),
+        progress=observer.fitting,
     )
+    if svm.note:
+        observer.stage(f"{spec.model.name}: {svm.note}")
     return _Fit(
         classifier=svm,
-        model={"params": svm.params, "macs": svm.macs, "precision": "float32", "trained_on": svm.trained_on},
+        model={
+            "params": svm.params,
+            "macs": svm.macs,
+            "precision": "float32",
+            "trained_on": svm.trained_on,
+            "note": svm.note,
+        },
         filters=svm.first_layer(),
         estimate=None,
         best_epoch=None,
@@ -283,6 +300,13 @@ def _accuracy(classifier: Classifier, part: Subset) -> float | None:
     if not len(part):
         return None
     return float((classifier.scores(part.images).argmax(axis=1) == part.labels).mean())
+
+
+def _golden_files(data: Dataset, judged: Subset) -> list[bytes]:
+    """A few files to ship with the model: the smallest of some that were judged."""
+    places = {path: i for i, path in enumerate(data.source.paths)}
+    files = [data.source.read(places[path]) for path in judged.paths[:GOLDEN_CANDIDATES]]
+    return sorted(files, key=len)[:GOLDENS]
 
 
 def _milliseconds_per_image(classifier: Classifier, images: np.ndarray[Any, np.dtype[np.uint8]]) -> float:

@@ -1,9 +1,17 @@
 """`lenext check`."""
 
-from lenext.cli.console import Output, console, print_json
+from typing import TYPE_CHECKING
+
+from lenext.cli.console import Output, console, print_json, table
+
+if TYPE_CHECKING:
+    from lenext.data import CheckReport
+
+EXAMPLES = 3  # of each oddity, of the groups of duplicates; --json has them all
+MOST_CLASSES = 40  # in the table
 
 
-def check(data: str, /, *, output: Output = Output()) -> None:
+def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> None:
     """Look at the images before anything else: what cannot be used, what is odd, what would leak.
 
     Example: lenext check pictures/
@@ -12,5 +20,60 @@ def check(data: str, /, *, output: Output = Output()) -> None:
     ----------
     data
         A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
+    max_bad
+        Share of files that cannot be used from which the exit code is 3.
     """
-    raise NotImplementedError
+    from lenext.cli.progress import Shown
+    from lenext.data import check as look
+    from lenext.errors import DataError
+
+    with Shown() as observer:
+        report = look(data, progress=observer.reading)
+    if output.json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    bad = len(report.problems)
+    if bad > max_bad * (bad + report.images):
+        raise DataError(f"{bad} of {bad + report.images} files cannot be used; accepted: a share of {max_bad:g}")
+
+
+def _print(report: "CheckReport") -> None:
+    from lenext.report.text import count, plural
+
+    shown = console()
+    classes = table("class", "images", right=("images",))
+    for name, images in list(report.classes.items())[:MOST_CLASSES]:
+        classes.add_row(name, count(images))
+    shown.print(classes)
+    if len(report.classes) > MOST_CLASSES:
+        shown.print(f"and {len(report.classes) - MOST_CLASSES} more classes\n")
+    lines = [
+        f"{report.name}: {plural(report.images, 'usable image')} in {plural(len(report.classes), 'class', 'classes')}"
+    ]
+    if report.splits:
+        lines.append("splits: " + ", ".join(f"{name} {count(images)}" for name, images in report.splits.items()))
+    if report.sizes:
+        lines += [
+            f"{side}: {spread['min']:g} to {spread['max']:g} px, median {spread['median']:g}"
+            for side, spread in report.sizes.items()
+        ]
+    lines += [f"cannot be used: {problem.path}: {problem.kind}: {problem.detail}" for problem in report.problems]
+    for kind in sorted({oddity.kind for oddity in report.oddities}):
+        paths = [oddity.path for oddity in report.oddities if oddity.kind == kind]
+        lines.append(f"{kind}: {plural(len(paths), 'image')}, {_some(paths)}")
+    if report.duplicates:
+        groups = [" = ".join(paths) for paths in report.duplicates]
+        lines.append(f"the same file more than once: {plural(len(groups), 'group')}, {_some(groups)}")
+    if report.near_duplicates:
+        pairs = [" ~ ".join(pair.paths) for pair in report.near_duplicates]
+        lines.append(f"look the same: {plural(len(pairs), 'pair')}, {_some(pairs)}")
+    if report.leaks:
+        lines.append(f"leaks: {plural(report.leaks, 'image')} to judge on whose equal is among those to learn from")
+    lines += [f"note: {warning}" for warning in report.warnings]
+    shown.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _some(items: list[str]) -> str:
+    more = len(items) - EXAMPLES
+    return "such as " + "; ".join(items[:EXAMPLES]) if more > 0 else "; ".join(items)

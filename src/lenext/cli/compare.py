@@ -62,7 +62,7 @@ def compare(
 
 
 def _print(comparison: "Comparison") -> None:
-    from lenext.report.text import count, percent, seconds, size
+    from lenext.report.text import compact, percent, seconds, size
 
     rows = table("model", "accuracy", "95 %", "training", "params", "ms/image", "bundle",
                  right=("accuracy", "95 %", "training", "params", "ms/image", "bundle"))  # fmt: skip
@@ -76,7 +76,7 @@ def _print(comparison: "Comparison") -> None:
             percent(row["accuracy"]),
             f"{100 * low:.1f}–{100 * high:.1f}",
             seconds(row["train_seconds"]),
-            count(row["params"]),
+            compact(row["params"]),
             f"{row['predict_ms_per_image']:.2f}",
             size(row["bundle_bytes"]),
             style="bold" if row["model"] == comparison.winner else "",

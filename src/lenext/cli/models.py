@@ -11,7 +11,7 @@ def models(*, output: Output = Output()) -> None:
     Example: lenext models
     """
     from lenext.ladder import overview
-    from lenext.report.text import count
+    from lenext.report.text import compact
 
     rows = overview(**SHAPE)
     if output.json:
@@ -20,7 +20,12 @@ def models(*, output: Output = Output()) -> None:
     shown = table("model", "family", "year", "params", "MACs", "published", right=("year", "params", "MACs"))
     for row in rows:
         shown.add_row(
-            row["model"], row["family"], str(row["year"]), count(row["params"]), count(row["macs"]), row["published"]
+            row["model"],
+            row["family"],
+            str(row["year"]),
+            compact(row["params"]),
+            compact(row["macs"]),
+            row["published"],
         )
     out = console()
     out.print(shown)

@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lenext.cli.console import console, is_terminal
-from lenext.report.text import count, percent, seconds
+from lenext.report.text import count, percent, plural, seconds
 from lenext.run import Observer
 from lenext.training import Progress
 
@@ -20,7 +20,7 @@ class Shown(Observer):
     def __init__(self) -> None:
         self._console = console(stderr=True)
         self._live: Live | None = None
-        self._printed = 0.0
+        self._printed = time.monotonic()
 
     def __enter__(self) -> "Shown":
         return self
@@ -30,16 +30,28 @@ class Shown(Observer):
 
     def stage(self, text: str) -> None:
         self._end_line()
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)
+
+    def reading(self, done: int, total: int) -> None:
+        if done < total:
+            self._show(f"read {count(done)} of {plural(total, 'image')}")
+        else:
+            self._end_line()
+
+    def fitting(self, done: int, total: int) -> None:
+        self._show(f"fitted {done} of {plural(total, 'machine')}")
 
     def training(self, progress: Progress) -> None:
-        line = Text(describe(progress), overflow="ellipsis", no_wrap=True)
+        self._show(describe(progress))
+
+    def _show(self, text: str) -> None:
+        line = Text(text, overflow="ellipsis", no_wrap=True)
         if is_terminal():
             if self._live is None:
-                self._live = Live(console=self._console, refresh_per_second=8)
+                self._live = Live(console=self._console, refresh_per_second=8, transient=True)
                 self._live.start()
             self._live.update(line)
-        elif time.monotonic() - self._printed > PLAIN_SECONDS:
+        elif time.monotonic() > self._printed + PLAIN_SECONDS:
             self._printed = time.monotonic()
             self._console.print(line)
 

@@ -55,7 +55,7 @@ def augment(
     if settings.shift:
         images = _shift(images, draws[:, _SHIFT : _SHIFT + 2], settings.shift, fill)
     if settings.flip:
-        images = np.where((draws[:, _FLIP] < 0.5)[:, None, None, None], images[:, :, ::-1], images)
+        images = _flip(images, draws[:, _FLIP] < 0.5)
     if settings.brightness or settings.contrast:
         images = _light(images, draws[:, _LIGHT : _LIGHT + 2], settings.brightness, settings.contrast)
     if settings.erase:
@@ -91,11 +91,10 @@ def mix(
     step = np.where(pasted, 256, np.rint(share * 256)).astype(np.uint16)[:, None, None, None]
     blended = ((images * step + partner * (256 - step) + 128) >> 8).astype(np.uint8)
     # CutMix: a rectangle of area 1 - share around a uniform centre, cut off at the edges
-    height, width = images.shape[1:3]
     side = np.where(pasted, np.sqrt(1 - share), 0.0)
-    inside, area = _rectangles(draws[:, 2], draws[:, 3], side, height, width)
-    mixed = np.where(inside[..., None], partner, blended)
-    shares = np.where(pasted, 1 - area / (height * width), step[:, 0, 0, 0] / 256)
+    inside = _rectangles(draws[:, 2], draws[:, 3], side, images.shape)
+    mixed = np.where(inside, partner, blended)
+    shares = np.where(pasted, 1 - inside.mean(axis=(1, 2, 3)), step[:, 0, 0, 0] / 256)
     return mixed, np.roll(labels, -1), shares.astype(np.float32)
 
 
@@ -110,7 +109,7 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _shift(images: Pixels, draws: NDArray[np.float64], most: int, fill: Pixels) -> Pixels:
     n, height, width, channels = images.shape
     padded = np.empty((n, height + 2 * most, width + 2 * most, channels), np.uint8)
-    padded[:] = fill
+    padded.reshape(n, height + 2 * most, -1)[:] = np.tile(fill, width + 2 * most)
     padded[:, most:-most, most:-most] = images
     # a view of every window, [N, shifts down, shifts across, H, W * C], of which one per image is copied out
     image, row, pixel, _ = padded.strides
@@ -121,6 +120,13 @@ def _shift(images: Pixels, draws: NDArray[np.float64], most: int, fill: Pixels) 
     down, across = (draws * shifts).astype(np.intp).T
     shifted: Pixels = windows[np.arange(n), down, across].reshape(images.shape)
     return shifted
+
+
+def _flip(images: Pixels, chosen: NDArray[np.bool_]) -> Pixels:
+    flipped = images.copy()
+    for channel in range(images.shape[3]):  # one after another: numpy is slow along an axis as short as this
+        flipped[chosen, :, :, channel] = images[chosen, :, ::-1, channel]
+    return flipped
 
 
 def _resized_crop(images: Pixels, draws: NDArray[np.float64], least: float) -> Pixels:
@@ -157,19 +163,21 @@ def _light(images: Pixels, draws: NDArray[np.float64], brightness: float, contra
 def _erase(images: Pixels, draws: NDArray[np.float64], probability: float, fill: Pixels) -> Pixels:
     """A square of a quarter to a half of the side, anywhere, blanked in a share `probability` of the images."""
     side = np.where(draws[:, 0] < probability, 0.25 + 0.25 * draws[:, 1], 0.0)
-    inside, _ = _rectangles(draws[:, 2], draws[:, 3], side, *images.shape[1:3])
-    return np.where(inside[..., None], fill, images)
+    inside = _rectangles(draws[:, 2], draws[:, 3], side, images.shape)
+    row = np.tile(fill, images.shape[2]).reshape(1, 1, *images.shape[2:])
+    return np.where(inside, row, images)
 
 
 def _rectangles(
-    y: NDArray[np.float64], x: NDArray[np.float64], side: NDArray[np.float64], height: int, width: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Rectangles with centres at the shares (y, x), `side` shares of the sides: masks bool [N, H, W], pixels in each."""
+    y: NDArray[np.float64], x: NDArray[np.float64], side: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Where rectangles are: bool [N, H, W, C], centred at the shares (y, x), with `side` shares of the sides."""
+    _, height, width, channels = shape
 
     def span(middle: NDArray[np.float64], length: int) -> NDArray[np.bool_]:
         first = np.rint((middle - side / 2) * length)[:, None]
         place = np.arange(length)
         return (place >= first) & (place < first + np.rint(side * length)[:, None])
 
-    rows, columns = span(y, height), span(x, width)
-    return rows[:, :, None] & columns[:, None, :], rows.sum(1) * columns.sum(1)
+    columns = np.repeat(span(x, width), channels, axis=1)
+    return (span(y, height)[:, :, None] & columns[:, None, :]).reshape(shape)

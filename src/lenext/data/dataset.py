@@ -45,6 +45,7 @@ class Dataset:
     val: Subset
     test: Subset
     report: CheckReport
+    source: Source  # where their files can be read again
     fingerprint: str  # of the images' content and labels, whatever their names, order and split
 
 
@@ -100,6 +101,7 @@ def prepare(data: spec.Data, progress: Progress | None = None) -> Dataset:
         preprocess=settings,
         **_subsets(decoded, images, parts, source.classes),
         report=replace(decoded.report, warnings=(*decoded.report.warnings, *notes)),
+        source=source,
         fingerprint=_fingerprint(decoded),
     )
 

@@ -98,7 +98,8 @@ def _ranks(scores: Scores, labels: Labels) -> NDArray[np.int64]:
     """How many classes come before the true one; ties go to the lower class, as in argmax."""
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     lower = np.arange(scores.shape[1]) < labels[:, None]
-    return ((scores > true) | ((scores == true) & lower)).sum(axis=1)
+    ranks: NDArray[np.int64] = ((scores > true) | ((scores == true) & lower)).sum(axis=1)
+    return ranks
 
 
 def _calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

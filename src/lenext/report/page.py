@@ -3,7 +3,7 @@
 import functools
 import json
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def _templates() -> jinja2.Environment:
         "milliseconds": _milliseconds,
         "percent": text.percent,
         "interval": text.interval,
+        "moment": text.moment,
         "bytes": text.size,
         "short": lambda number: text.ABSENT if number is None else f"{number:.4g}",
         "blank": lambda value: "" if value is None else value,
@@ -164,13 +165,8 @@ def _figures(
     if evaluation:
         bounds = evaluation.get("accuracy_interval")
         found.append(("Accuracy", text.percent(evaluation["accuracy"]), text.interval(bounds) if bounds else ""))
-        if evaluation.get("top5_accuracy") is not None:
-            found.append(("Among the best five", text.percent(evaluation["top5_accuracy"]), ""))
-        if evaluation.get("balanced_accuracy") is not None:
-            found.append(("Balanced accuracy", text.percent(evaluation["balanced_accuracy"]), "mean over classes"))
-        if evaluation.get("calibration_error") is not None:
-            found.append(("Calibration error", text.percent(evaluation["calibration_error"]), "of the probabilities"))
-        found.append(("Test images", text.count(evaluation["images"]), ""))
+        kind = _SPLITS.get(evaluation.get("split", "test"), "Test")
+        found.append((f"{kind} images", text.count(evaluation["images"]), ""))
     elif history:
         last = history[-1]
         found.append(("Epochs so far", f"{last['epoch']:.4g}", ""))
@@ -188,6 +184,12 @@ def _figures(
         found.append(("Per image", _milliseconds(summary["predict_ms_per_image"]), "to predict"))
     if summary.get("bundle_bytes") is not None:
         found.append(("Bundle", text.size(summary["bundle_bytes"]), "best.lenext"))
+    if evaluation.get("top5_accuracy") is not None:
+        found.append(("Among the best five", text.percent(evaluation["top5_accuracy"]), ""))
+    if evaluation.get("balanced_accuracy") is not None:
+        found.append(("Balanced accuracy", text.percent(evaluation["balanced_accuracy"]), "mean over classes"))
+    if evaluation.get("calibration_error") is not None:
+        found.append(("Calibration error", text.percent(evaluation["calibration_error"]), "of the probabilities"))
     return [
         {"name": name, "value": value, "note": note, "first": index == 0}
         for index, (name, value, note) in enumerate(found)
@@ -344,7 +346,7 @@ def _comparison(record: Record) -> tuple[Context, dict[str, Any]]:
     }
     title = f"{text.plural(len(rungs), 'model')} on {comparison['data']}"
     costs = _costs(rungs, winner)
-    curves = _network_curves(histories, models)
+    curves = _network_curves(histories, models, {rung["model"] for rung in rungs if rung.get("error")})
     context = {
         "title": title,
         "comparison": comparison,
@@ -395,7 +397,9 @@ def _costs(rungs: Sequence[Mapping[str, Any]], winner: str | None) -> list[Conte
     return costs
 
 
-def _network_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence[str]) -> Context | None:
+def _network_curves(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence[str], failed: Set[str]
+) -> Context | None:
     measured = {
         model: rows
         for model, rows in histories.items()
@@ -406,7 +410,7 @@ def _network_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], models
     return {
         "spec": charts.vega(charts.accuracy_over_time(measured, models, charts.PAGE), 340),
         "label": f"Validation accuracy over seconds of {text.plural(len(measured), 'network')}",
-        "absent": [model for model in models if model not in measured],
+        "absent": [model for model in models if model not in measured and model not in failed],
     }
 
 

@@ -26,7 +26,8 @@ function draw(chart) {
   if (chart.dataset.drawn) return;
   chart.dataset.drawn = "true";
   const specification = JSON.parse(chart.querySelector("script").textContent);
-  new vega.View(vega.parse(specification), { renderer: "svg", container: chart, hover: true, tooltip: showTip }).runAsync();
+  const settings = { mode: "vega", renderer: "svg", actions: false, defaultStyle: false, tooltip: showTip };
+  vegaEmbed(chart, specification, settings).catch((error) => console.error(error));
 }
 
 for (const chart of document.querySelectorAll(".chart")) {

@@ -1,8 +1,13 @@
 """Numbers as a reader likes them: 12,345; 1.2 M; 3.4 min; 97.2 %. None, for what was not measured, is a dash."""
 
+import datetime
 from collections.abc import Sequence
 
 ABSENT = "–"
+
+# not strftime's, which speaks the machine's language
+_MONTHS = ("January", "February", "March", "April", "May", "June",
+           "July", "August", "September", "October", "November", "December")  # fmt: skip
 
 _TIMES = ((1e-6, "µs", 1000), (1e-3, "ms", 1000), (1, "s", 60), (60, "min", 60), (3600, "h", 24), (86400, "d", None))
 _THOUSANDS = ((1, "", 1000), (1e3, "k", 1000), (1e6, "M", 1000), (1e9, "G", 1000), (1e12, "T", None))
@@ -53,6 +58,12 @@ def size(number: float | None) -> str:
 def decimal(number: float | None) -> str:
     """A number of no unit, such as a loss, to three decimals."""
     return ABSENT if number is None else f"{number:.3f}"
+
+
+def moment(when: str) -> str:
+    """A date of the records, such as ``2026-11-23T07:05:00+00:00``, as ``23 November 2026, 07:05 UTC``."""
+    utc = datetime.datetime.fromisoformat(when).astimezone(datetime.UTC)
+    return f"{utc.day} {_MONTHS[utc.month - 1]} {utc:%Y, %H:%M} UTC"
 
 
 def words(name: str) -> str:

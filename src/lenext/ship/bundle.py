@@ -5,11 +5,12 @@ Metadata: one JSON document with the format's version, model, preprocessing, cla
 of the data. Nothing is pickled.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -83,21 +84,22 @@ class Bundle:
         """A prediction per picture, in order; `paths` are files, folders or glob patterns. See `Prediction`."""
         return predict(self.classifier, [paths] if isinstance(paths, str | Path) else list(paths))
 
-    def evaluate(self, data: str, *, split: str | None = None) -> dict[str, Any]:
+    def evaluate(self, data: str, *, split: Literal["train", "val", "test", "all"] | None = None) -> dict[str, Any]:
         """Metrics on `data` (a name or path): see `lenext.evaluate.evaluate`, and which `split` was judged.
 
         Without `split`: the test part, where the data have one or are those that the model was trained on; else all.
         Raises DataError where classes do not fit.
         """
-        name, subset = prepare_with(
-            data,
+        trained_with = from_dict(Run, self.metadata["run"]).data
+        judged = prepare_with(
+            dataclasses.replace(trained_with, source=data),
             self.preprocess,
             self.classes,
-            split=split,
             fingerprint=self.metadata["fingerprint"],
-            trained_with=from_dict(Run, self.metadata["run"]).data,
+            part=split,
         )
-        return {"split": name, **evaluate(self.scores(subset.images), subset.labels, self.classes)}
+        metrics = evaluate(self.scores(judged.subset.images), judged.subset.labels, self.classes)
+        return {"split": judged.part or "all", **metrics}
 
     def verify(self) -> int:
         """Predicts the golden images from their file bytes; the number of them.

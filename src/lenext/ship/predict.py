@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenext.classifier import PREDICT_BATCH, Classifier
-from lenext.data import is_image_name, preprocess
+from lenext.data import IMAGE_ENDINGS, preprocess
 from lenext.errors import DataError
 
 
@@ -57,7 +57,7 @@ def expand(path: str | Path) -> list[Path]:
     if found.is_file():
         return [found]
     if found.is_dir():
-        files = sorted(file for file in found.rglob("*") if file.is_file() and is_image_name(file.name))
+        files = sorted(file for file in found.rglob("*") if file.is_file() and file.suffix.lower() in IMAGE_ENDINGS)
         if not files:
             raise DataError(f"{path}: no picture in this folder")
         return files

@@ -172,7 +172,7 @@ class Trainer:
         seconds = []
         for _ in range(_PROBE_STEPS):
             start = time.perf_counter()
-            twin.step(train, indices, 0, 0.0)
+            twin.step(train, indices, 0, 1e-6)
             seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
         sample = val.images[:512]
