@@ -10,6 +10,7 @@ from lenext.errors import Interrupted, LenextError
 from lenext.ladder import LADDER, resolve, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report
+from lenext.report.text import interval, percent
 from lenext.run import Observer, Result, run, slug
 from lenext.spec import Run, parse_seconds
 from lenext.training.budget import Clock
@@ -112,8 +113,8 @@ def _verdict(rows: list[dict[str, Any]], winner: str) -> str:
     best = next(row for row in rows if row["model"] == winner)
     low, high = best["accuracy_interval"]
     text = (
-        f"{winner} is best on the validation images; on the test images it is right {best['accuracy']:.1%} of the time "
-        f"(95 % interval {low:.1%} to {high:.1%})."
+        f"{winner} is best on the validation images; of the test images it gets {percent(best['accuracy'])} right "
+        f"(95 % interval {interval((low, high))})."
     )
     near = [
         row["model"]

@@ -55,6 +55,8 @@ class Record:
         """The folder of an earlier run. Raises UsageError where `root` is none."""
         if not (root / "args.yaml").is_file():
             raise UsageError(f"{root} is not a run's folder: it has no args.yaml")
+        for abandoned in root.rglob(".*.tmp"):  # of a process that was killed while it wrote
+            abandoned.unlink(missing_ok=True)
         return cls(root)
 
     def path(self, name: str) -> Path:

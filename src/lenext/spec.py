@@ -82,9 +82,9 @@ class Recipe:
 class Svm:
     """How a support vector machine is fitted."""
 
-    c: float = 0.01  # weight of the margin violations against the norm
+    c: float = 20.0  # weight of the margin violations against the norm, for images of unit length
     loss: Literal["hinge", "squared_hinge"] = "squared_hinge"
-    tolerance: float = 1e-2
+    tolerance: float = 2e-3
     max_iterations: int = 200
 
 

@@ -95,6 +95,8 @@ def test_a_set_in_the_cache_is_found(monkeypatch, tmp_path):
 
 def test_unknown_names_get_a_suggestion():
     assert "did you mean 'fashion-mnist'" in refusal("fashion-mnits")
+    for name in ("/nowhere/at/all", "~nobody/pets", "x" * 5000, "a\0b", "\udcff"):
+        assert refusal(name)
     assert "no such folder, manifest or data set: /nowhere/at/all" in refusal("/nowhere/at/all")
 
 
@@ -108,9 +110,8 @@ def test_flat_folder_of_class_folders(tmp_path):
         (tmp_path / "class 2" / name).write_text("")
     source = open_source(str(tmp_path))
     assert source.classes == ("Class 1", "class 2", "class 10")
-    assert [(Path(path).name, label) for path, label in zip(source.paths, source.labels, strict=True)] == [
-        ("no ending", "Class 1"), ("a.png", "class 10"), ("b.png", "class 2"), ("d.webp", "class 2"), ("c.JPG", "class 2"),
-    ]  # fmt: skip
+    assert [Path(path).name for path in source.paths] == ["no ending", "a.png", "b.png", "d.webp", "c.JPG"]
+    assert source.labels == ["Class 1", "class 10", "class 2", "class 2", "class 2"]
     assert source.splits is None
     assert decode(source.read(0)).shape == (3, 4, 1)
     assert any("3 files with other endings" in note for note in source.notes)
@@ -186,16 +187,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_names_of_any_bytes_can_be_printed_and_read(tmp_path):
-    root = os.fsencode(tmp_path)
     for folder in (b"caf\xe9", "naïve 猫".encode()):
-        os.mkdir(root + b"/" + folder)
-        with open(root + b"/" + folder + b"/\xff\xfe.png", "wb") as file:
-            file.write(encode_png(np.zeros((2, 2, 1), np.uint8)))
+        picture(tmp_path / os.fsdecode(folder) / os.fsdecode(b"\xff\xfe.png"))
     source = open_source(str(tmp_path))
-    assert {*source.classes} == {"caf\\xe9", "naïve 猫"} or {*source.classes} == {"caf\\udce9", "naïve 猫"}
+    assert {*source.classes} == {"caf\\udce9", "naïve 猫"}
     for i, path in enumerate(source.paths):
-        path.encode("utf-8")
-        assert decode(source.read(i)).shape == (2, 2, 1)
+        assert path.encode("utf-8")
+        assert decode(source.read(i)).shape == (3, 4, 1)
 
 
 def test_natural_order():
@@ -305,7 +303,7 @@ def test_idx_files_that_are_damaged(tmp_path):
     write_idx(tmp_path, "train", images, [1, 2, 1, 2, 1])
     whole = (tmp_path / "train-images-idx3-ubyte.gz").read_bytes()
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(gzip.decompress(whole)[:-1]))
-    assert "is cut off" in refusal(tmp_path)
+    assert "fewer bytes than the 30" in refusal(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(whole[:30])
     assert "cannot be read" in refusal(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"something else altogether"))

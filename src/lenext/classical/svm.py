@@ -171,7 +171,7 @@ class _Solution:
     converged: bool
 
 
-class _TooSlow(Exception):  # noqa: N818 - nothing is wrong
+class _TooSlow(Exception):
     """The fit would take so many seconds, more than are left."""
 
     def __init__(self, seconds: float) -> None:

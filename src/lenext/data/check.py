@@ -169,7 +169,8 @@ def report(source: Source, looks: Sequence[Look], thumbnails: Pixels | None = No
         warnings.append(f"{count(len(problems), 'file')} of {len(looks):,} cannot be used")
     if leaks:
         warnings.append(
-            f"{count(leaks, 'image')} held out to validate or test are also in an earlier split, byte for byte"
+            f"{count(leaks, 'held-out image')} can be found again in train (or a test image in val), byte for byte; "
+            "accuracy will look better than it is"
         )
     if conflicts:
         a, b = conflicts[0][0], next(i for i in conflicts[0] if labels[i] != labels[conflicts[0][0]])
@@ -177,6 +178,8 @@ def report(source: Source, looks: Sequence[Look], thumbnails: Pixels | None = No
             f"{count(len(conflicts), 'set')} of equal files under different labels, "
             f"for example {paths[a]} ({labels[a]}) and {paths[b]} ({labels[b]})"
         )
+    if torn := _torn_groups(source, usable):
+        warnings.append(f"{count(len(torn), 'group')} of the manifest in more than one split, for example {torn[0]!r}")
     if thumbnails is not None:
         if _pairs(source, usable) > _MAX_PAIRS:
             warnings.append(f"near duplicates were not looked for among so many images ({len(usable):,})")
@@ -217,6 +220,14 @@ def _twins(looks: Sequence[Look]) -> list[list[int]]:
         if look.sha256:
             same[look.sha256].append(i)
     return [indices for indices in same.values() if len(indices) > 1]
+
+
+def _torn_groups(source: Source, usable: Sequence[int]) -> list[str]:
+    """The groups with images in more than one of the splits that came with the data."""
+    if not (source.groups and source.splits):
+        return []
+    pairs = {(source.groups[i], source.splits[i]) for i in usable if source.groups[i]}
+    return sorted(group for group, n in Counter(group for group, _ in pairs).items() if n > 1)
 
 
 def _spread(values: Sequence[int]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lenext import record, spec
 from lenext.data.check import CheckReport, Look, Progress, look_at_all, report
 from lenext.data.preprocess import ImageError, Pixels, Preprocess, header_size
-from lenext.data.sources import Source, SplitName, count, natural_key, open_source
+from lenext.data.sources import Source, SplitName, count, natural_key, open_source, show
 from lenext.data.split import split
 from lenext.errors import DataError, UsageError
 
@@ -81,7 +81,7 @@ def prepare(data: spec.Data, progress: Progress | None = None) -> Dataset:
     """
     _validate(data)
     source = open_source(data.source)
-    _must_be_trainable(source, data.source)
+    _must_be_trainable(source, show(data.source))
     settings = Preprocess(
         size=data.size or _choose_size(source, data.max_pixels),
         channels=data.channels or (3 if source.pixels is None else source.pixels.shape[3]),

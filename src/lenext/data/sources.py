@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import itertools
+import math
 import os
 import re
 import sys
@@ -92,7 +93,7 @@ def open_source(name_or_path: str) -> Source:
     """
     if name_or_path in NAMED:
         return _open_named(name_or_path)
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111 - Path's own raises for users who do not exist
     try:
         if path.is_dir():
             return _open_idx(path, NAMED.get(path.name)) if _idx_files(path) else _open_folder(path)
@@ -205,6 +206,8 @@ def count(n: int, thing: str) -> str:
 
 # ---- manifests ----
 
+_COLUMNS = ("path", "label", "split", "group")
+
 
 def _open_file(path: Path) -> Source:
     ending = path.suffix.lower()
@@ -241,9 +244,6 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     except pyarrow.ArrowException as error:
         raise DataError(f"{show(path)} cannot be read as Parquet: {' '.join(str(error).split())}") from error
     return rows
-
-
-_COLUMNS = ("path", "label", "split", "group")
 
 
 def _column(name: str | None) -> str:
@@ -338,7 +338,7 @@ def _open_named(name: str) -> Source:
     cache = Path(os.environ.get("LENEXT_CACHE") or "~/.cache/lenext").expanduser() / name
     folders = [_SYSTEM_SETS / name, cache, cache / named.torchvision / "raw"]
     for folder in folders:
-        if _idx_files(folder):
+        if {split for split, _ in _idx_files(folder)} >= {"train", "test"}:
             return _open_idx(folder, named, name)
     parts, classes = _from_torchvision(name, cache)
     return _from_arrays(name, parts, named.classes or classes)
@@ -409,13 +409,14 @@ def _read_idx(path: Path, dimensions: int) -> Pixels:
             header = file.read(4 + 4 * dimensions)
             if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 + 4 * dimensions:
                 raise DataError(f"{show(path)} is not an IDX file of {dimensions}-dimensional bytes: {header[:4]!r}")
-            shape = np.frombuffer(header, ">u4", offset=4).astype(int)
-            wanted = int(np.prod(shape))
-            content = file.read(min(wanted, _LARGEST_FILE * 16))
+            shape = np.frombuffer(header, ">u4", offset=4).tolist()
+            wanted = math.prod(shape)
+            content = file.read(min(wanted, 16 * _LARGEST_FILE) + 1)  # one more, to meet the end and its checksum
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{show(path)} cannot be read: {error}") from error
     if len(content) != wanted:
-        raise DataError(f"{show(path)} is cut off: {len(content):,} bytes of pixels, its header says {wanted:,}")
+        has = "fewer" if len(content) < wanted else "more"
+        raise DataError(f"{show(path)} has {has} bytes than the {wanted:,} that its header says; is it cut off?")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 

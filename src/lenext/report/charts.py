@@ -7,6 +7,7 @@ says is put into the rows as text, so that numbers read alike everywhere.
 
 import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -433,6 +434,10 @@ def vega(chart: alt.LayerChart, height: int | None) -> Row:
     if height is None:
         del compiled["height"]
         compiled["signals"].append({"name": "height", "update": "width"})
+    for mark in compiled["marks"]:
+        if mark["name"].endswith("_voronoi"):  # Vega-Lite 6.4 forgets that such a cell wraps the mark it is nearest to
+            tooltip = mark["encode"]["update"]["tooltip"]
+            tooltip["signal"] = re.sub(r"(?<!datum\.)\bdatum\[", "datum.datum[", tooltip["signal"])
     return compiled
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lenext.errors import UsageError
@@ -69,9 +68,9 @@ def _templates() -> jinja2.Environment:
     }
     environment.filters |= {name: _known(show) for name, show in filters.items()} | {"plural": text.plural}
     environment.globals |= {
-        "style": Markup(_file("style.css")),  # noqa: S704 - our own file
-        "script": Markup(_file("script.js")),  # noqa: S704 - our own file
-        "vega": Markup(charts.javascript()),  # noqa: S704 - the library's own
+        "style": _file("style.css"),
+        "script": _file("script.js"),
+        "vega": charts.javascript(),
     }
     return environment
 

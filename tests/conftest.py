@@ -1,0 +1,34 @@
+"""What the tests share: real images, prepared once, and one small trained run."""
+
+from pathlib import Path
+
+import pytest
+
+from lenext.data import Dataset, prepare
+from lenext.run import Result, train
+from lenext.spec import Data
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return prepare(Data("digits"))
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """LeNet-ReLU after a few epochs on digits: good enough to be right mostly."""
+    return train("digits", model="lenet_relu", epochs=8, out=tmp_path_factory.mktemp("runs") / "lenet_relu")
+
+
+@pytest.fixture(scope="session")
+def svm_run(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return train("digits", model="svm_linear", out=tmp_path_factory.mktemp("runs") / "svm")
+
+
+@pytest.fixture(scope="session")
+def stamps() -> Path:
+    """Debian's tuxpaint-stamps-default: colour pictures in category folders, many with alpha."""
+    folder = Path("/usr/share/tuxpaint/stamps")
+    if not folder.is_dir():
+        pytest.skip("needs Debian's package tuxpaint-stamps-default")
+    return folder
