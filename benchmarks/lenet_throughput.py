@@ -16,7 +16,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from PIL import Image
-from results import write
 from torch import nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -29,6 +28,7 @@ from lenext.spec import Augment, Data
 from lenext.training.loop import Trainer
 from lenext.training.precision import choose_device, choose_precision
 from lenext.training.recipes import RECIPES
+from results import write
 
 BATCH = 128
 MODEL = "lenet_relu"
@@ -83,9 +83,7 @@ def usual(data: Dataset) -> Iterator[float]:
 def ours(data: Dataset) -> Iterator[float]:
     mean, std = pixel_statistics(data.train.images)
     recipe = dataclasses.replace(RECIPES[MODEL], augment=Augment(shift=2, flip=True), batch_size=BATCH)
-    model = ConvNet(
-        build(MODEL, classes=10, channels=1, size=28), data.classes, data.preprocess, mean=mean, std=std
-    )
+    model = ConvNet(build(MODEL, classes=10, channels=1, size=28), data.classes, data.preprocess, mean=mean, std=std)
     trainer = Trainer(model, recipe, choose_precision("auto", choose_device()), batch_size=BATCH, seed=0)
     model.train()
     epoch = 0

@@ -17,7 +17,7 @@ def test_names_are_free_and_taken_ones_refused(tmp_path, monkeypatch):
 
 
 def test_opening_what_is_no_run_is_said(tmp_path):
-    with pytest.raises(UsageError, match="is not a run's folder: it has no args.yaml"):
+    with pytest.raises(UsageError, match=r"is not a run's folder: it has no args\.yaml"):
         Record.open(tmp_path)
 
 

@@ -3,8 +3,21 @@
 import pytest
 
 from lenext.errors import UsageError
-from lenext.spec import Augment, Data, Model, Recipe, Run, from_dict, merge, parse_seconds, parse_sets, read_yaml
-from lenext.spec import to_dict, to_yaml, validate
+from lenext.spec import (
+    Augment,
+    Data,
+    Model,
+    Recipe,
+    Run,
+    from_dict,
+    merge,
+    parse_seconds,
+    parse_sets,
+    read_yaml,
+    to_dict,
+    to_yaml,
+    validate,
+)
 
 RUN = Run(
     data=Data("digits", size=28),

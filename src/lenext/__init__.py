@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lenext.comparison import compare
-    from lenext.data import check
+    from lenext.data.check import check
     from lenext.models import build
     from lenext.run import resume, train
     from lenext.ship.bundle import load
@@ -22,7 +22,7 @@ __all__ = ["build", "check", "compare", "load", "resume", "train"]
 
 _HOMES = {
     "build": "lenext.models",
-    "check": "lenext.data",
+    "check": "lenext.data.check",
     "compare": "lenext.comparison",
     "load": "lenext.ship.bundle",
     "resume": "lenext.run",

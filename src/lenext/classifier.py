@@ -46,7 +46,7 @@ class ConvNet(nn.Module):
     ) -> None:
         super().__init__()
         # The layout that convolutions are fastest in; images arrive in it (see forward)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.classes = classes
         self.preprocess = preprocess
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))

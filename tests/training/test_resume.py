@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, digits, unst
     spec, root = resolve("digits", "lenet_relu", SETTINGS), tmp_path / "r"
     with pytest.raises(Interrupted):
         run(spec, out=root, data=digits, observer=Stopping(signal.SIGINT, 5))
-    older, newest = sorted((root / "last").glob("step-*"))
+    _, newest = sorted((root / "last").glob("step-*"))
     newest.write_bytes(newest.read_bytes()[:1000])
     resume(root)
     assert_same(root, unstopped.root)
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, digits, unst
         run(spec, out=root, data=digits, observer=Stopping(signal.SIGINT, 5))
     for path in (root / "last").glob("step-*"):
         path.write_bytes(b"nonsense")
-    with pytest.raises(DataError, match="none of the checkpoints .* can be read"):
+    with pytest.raises(DataError, match=r"none of the checkpoints .* can be read"):
         resume(root)
 
 

@@ -4,11 +4,10 @@ from lenext.data.augment import augment, mix, order, uniform
 from lenext.data.check import CheckReport, check
 from lenext.data.dataset import Dataset, Evaluation, Subset, prepare, prepare_with
 from lenext.data.preprocess import Facts, ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
-from lenext.data.sources import IMAGE_ENDINGS, NAMED, Source, natural_key, open_source, read_file
+from lenext.data.sources import NAMED, Source, find_pictures, natural_key, open_source, read_file
 from lenext.data.split import split
 
 __all__ = [
-    "IMAGE_ENDINGS",
     "NAMED",
     "CheckReport",
     "Dataset",
@@ -23,6 +22,7 @@ __all__ = [
     "decode",
     "encode_png",
     "examine",
+    "find_pictures",
     "fit",
     "mix",
     "natural_key",

@@ -157,6 +157,11 @@ def _open_folder(root: Path) -> Source:
     )
 
 
+def find_pictures(folder: Path) -> list[Path]:
+    """The files below `folder` that look like pictures by their endings, at any depth, sorted; hidden ones are not."""
+    return sorted(folder.joinpath(*parts) for parts in _walk(folder) if _ending(parts) in IMAGE_ENDINGS)
+
+
 def _ending(parts: tuple[str, ...]) -> str:
     return os.path.splitext(parts[-1])[1].lower()  # noqa: PTH122 - for each of a million files
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenext.classifier import PREDICT_BATCH, Classifier
-from lenext.data import IMAGE_ENDINGS, preprocess
+from lenext.data import find_pictures, preprocess
 from lenext.errors import DataError
 
 
@@ -57,10 +57,9 @@ def expand(path: str | Path) -> list[Path]:
     if found.is_file():
         return [found]
     if found.is_dir():
-        files = sorted(file for file in found.rglob("*") if file.is_file() and file.suffix.lower() in IMAGE_ENDINGS)
-        if not files:
-            raise DataError(f"{path}: no picture in this folder")
-        return files
+        if files := find_pictures(found):
+            return files
+        raise DataError(f"{path}: no picture in this folder")
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     if not matches:
         raise DataError(f"{path}: no such file; accepted: pictures, folders of pictures, patterns such as 'in/*.jpg'")
@@ -78,11 +77,12 @@ def _predict_batch(
     classifier: Classifier, files: Sequence[Path], read: Sequence[NDArray[np.uint8] | str]
 ) -> Iterator[Prediction]:
     images = [image for image in read if not isinstance(image, str)]
-    rows = iter(probabilities(classifier.scores(np.stack(images))) if images else ())
+    rows = probabilities(classifier.scores(np.stack(images))) if images else np.empty((0, 0), np.float32)
+    waiting = iter(rows)
     for file, image in zip(files, read, strict=True):
         if isinstance(image, str):
             yield Prediction(str(file), error=image)
         else:
-            row = next(rows)
+            row = next(waiting)
             best = int(row.argmax())
             yield Prediction(str(file), classifier.classes[best], float(row[best]), tuple(map(float, row)))

@@ -99,7 +99,7 @@ class Trainer:
         if not math.isfinite(value):
             raise self._diverged(f"the loss became {value}")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.optimizer.step()

@@ -1,11 +1,14 @@
 """The optimizer and the moving average of the weights."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lenext.spec import Recipe
+
+M = TypeVar("M", bound=nn.Module)
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -36,15 +39,15 @@ def parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
     return decayed, plain
 
 
-class MovingAverage:
+class MovingAverage(Generic[M]):
     """An exponential moving average of a network's weights (Polyak & Juditsky 1992), its memory a share of training.
 
     With `share` 0 the average is the network as it stands.
     """
 
-    def __init__(self, network: nn.Module, share: float) -> None:
+    def __init__(self, network: M, share: float) -> None:
         self.share = share
-        self.network = copy.deepcopy(network) if share > 0 else network
+        self.network: M = copy.deepcopy(network) if share > 0 else network
         self._averaged = _floating(self.network)
         self._current = _floating(network)
         self._other = [
