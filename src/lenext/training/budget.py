@@ -54,12 +54,12 @@ class Pace:
             return float(self.total_steps - step)
         assert self._deadline is not None
         left = self._deadline - self._clock.seconds() - self._validation
-        per_step = statistics.median(self._steps) + self._validation / self._steps_between
+        per_step = statistics.fmean(self._steps) + self._validation / self._steps_between
         return left / per_step if progress < 1.0 else 0.0
 
     def seconds_left(self, progress: float, step: int) -> float:
         """Seconds until the end of training, validations included."""
-        per_step = statistics.median(self._steps) if self._steps else 0.0
+        per_step = statistics.fmean(self._steps) if self._steps else 0.0
         return self.steps_left(progress, step) * (per_step + self._validation / self._steps_between)
 
     def advance(self, progress: float, step: int) -> float:
