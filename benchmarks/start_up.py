@@ -1,6 +1,6 @@
 """How long the command line takes: `lenext --help`, and `lenext compare digits` from start to report.
 
-    python benchmarks/start_up.py
+python benchmarks/start_up.py
 """
 
 import statistics

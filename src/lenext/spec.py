@@ -29,7 +29,7 @@ class Data:
 
     source: str
     size: int | None = None  # side in pixels; None: chosen from the images
-    channels: int | None = None  # 1 or 3; None: 1 where every image is gray, else 3
+    channels: Literal[1, 3] | None = None  # None: 1 where every image is gray, else 3
     fit: Fit = "pad"  # how a picture that is not square becomes square
     background: int = 255  # gray value, 0-255, behind transparent pixels and in the padding
     val: float = 0.1  # share of the images held out to choose the model
@@ -110,7 +110,7 @@ _RANGES = {
     "data.size": (1, 4096),
     "data.background": (0, 255),
     "data.val": (0.001, 0.9),
-    "data.test": (0.001, 0.9),
+    "data.test": (0.0, 0.9),
     "data.max_bad": (0.0, 1.0),
     "data.max_pixels": (1, 2**40),
     "recipe.lr": (_TINY, 1e6),
@@ -158,23 +158,22 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return cls(**{key: _convert(hints[key], value, _dotted(where, key)) for key, value in values.items()})
 
 
-def validate(run: Run) -> Run:
-    """`run` itself. Raises UsageError where a value is out of its range, naming it and the range."""
-    if run.epochs is not None and run.budget is not None:
+def validate(part: T, where: str = "") -> T:
+    """`part` itself, a run or one of its sections (then `where` is the section's dotted path).
+
+    Raises UsageError where a value is out of its range, naming it and the range.
+    """
+    if isinstance(part, Run) and part.epochs is not None and part.budget is not None:
         raise UsageError("given both epochs and budget, accepted: one of them")
-    if run.data.channels not in (None, 1, 3):
-        raise UsageError(f"data.channels: given {run.data.channels}, accepted: 1 or 3")
     for path, (low, high) in _RANGES.items():
-        value: Any = run
-        for key in path.split("."):
+        if not path.startswith(where):
+            continue
+        value: Any = part
+        for key in path.removeprefix(where).strip(".").split("."):
             value = getattr(value, key, None)
         if value is not None and not low <= value <= high:
             raise UsageError(f"{path}: given {value:g}, accepted: {low:g} to {high:g}")
-    if run.data.val + run.data.test > 0.95:
-        raise UsageError(
-            f"data.val and data.test: given {run.data.val:g} and {run.data.test:g}, accepted: together up to 0.95"
-        )
-    return run
+    return part
 
 
 def to_dict(spec: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lenext.data.check import CheckReport, Look, Progress, look_at_all, report
 from lenext.data.preprocess import ImageError, Pixels, Preprocess, header_size
 from lenext.data.sources import Source, SplitName, count, natural_key, open_source, show
 from lenext.data.split import split
-from lenext.errors import DataError, UsageError
+from lenext.errors import DataError
 
 _SAMPLE = 200  # headers read to choose a size
 
@@ -79,7 +79,7 @@ def prepare(data: spec.Data, progress: Progress | None = None) -> Dataset:
     missing of val and test is held out of train. Raises DataError where there is nothing to train on, more than
     `data.max_bad` of the files are bad, or the decoded images would not fit into memory.
     """
-    _validate(data)
+    spec.validate(data, "data")
     source = open_source(data.source)
     _must_be_trainable(source, show(data.source))
     settings = Preprocess(
@@ -121,7 +121,7 @@ def prepare_with(
     data have one; the run's own test part, held out again by the same seed, where `fingerprint` (the model's) says
     that these are the data it was trained on; else all images. Raises DataError for labels the model does not know.
     """
-    _validate(data)
+    spec.validate(data, "data")
     source = open_source(data.source)
     decoded = _decode(source, preprocess, data.max_bad, progress)
     usable = decoded.usable
@@ -160,19 +160,6 @@ def _decode(source: Source, settings: Preprocess, max_bad: float, progress: Prog
         if len(bad) == n or len(bad) > max_bad * n:
             raise DataError(f"{share}; data.max_bad allows {max_bad:.0%}, `lenext check` lists them all")
     return _Decoded(source, images, looks, findings)
-
-
-def _validate(data: spec.Data) -> None:
-    accepted = {
-        "size": (data.size is None or data.size >= 1, "a side of 1 pixel or more"),
-        "channels": (data.channels in (None, 1, 3), "1 or 3"),
-        "background": (0 <= data.background <= 255, "a gray value from 0 to 255"),
-        "max_bad": (0 <= data.max_bad <= 1, "a share from 0 to 1"),
-        "max_pixels": (data.max_pixels >= 1, "1 or more"),
-    }
-    for key, (holds, expected) in accepted.items():
-        if not holds:
-            raise UsageError(f"data.{key}={getattr(data, key)}: expected {expected}")
 
 
 def _must_be_trainable(source: Source, given: str) -> None:

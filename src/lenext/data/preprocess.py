@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Preprocess:
     """How a picture becomes a model's input. Travels in the bundle."""
 
     size: int  # side in pixels
-    channels: int  # 1 (gray) or 3 (RGB)
+    channels: Literal[1, 3]  # 1 (gray) or 3 (RGB)
     fit: Fit = "pad"  # pad: nothing cut off; crop: the centre square; squash: stretched
     background: int = 255  # gray value, 0-255, behind transparent pixels and in the padding
     max_pixels: int = 100_000_000  # a picture with more is refused before it is decoded
