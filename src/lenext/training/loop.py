@@ -34,7 +34,7 @@ from lenext.training.schedule import lr_factor
 CHECKPOINT_SHARE = 0.01  # of the time, at most, goes into saving
 CHECKPOINT_SECONDS = 1.0  # between two, at least
 PROGRESS_SECONDS = 0.25
-_PROBE_STEPS = 12
+_PROBE_STEPS, _PROBE_SECONDS = 12, 2.0
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ class Trainer:
             copy.deepcopy(self.model), self.recipe, self.precision, batch_size=self.batch_size, seed=self.seed
         )
         indices = order(self.seed, 0, len(train))[: self.batch_size]
-        seconds = []
-        for _ in range(_PROBE_STEPS):
+        seconds: list[float] = []
+        while len(seconds) < 3 or (len(seconds) < _PROBE_STEPS and sum(seconds) < _PROBE_SECONDS):
             start = time.perf_counter()
             twin.step(train, indices, 0, 1e-6)
             seconds.append(time.perf_counter() - start)
@@ -178,7 +178,7 @@ class Trainer:
         sample = val.images[:512]
         twin.model.scores(sample)
         validation = (time.perf_counter() - start) * len(val) / len(sample)
-        return float(np.median(seconds[2:])), validation
+        return float(np.median(seconds[1:])), validation
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array).to(self.precision.device, non_blocking=True)
