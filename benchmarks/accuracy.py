@@ -9,9 +9,8 @@ judging and reporting included. digits (20 % held out): the default recipe with 
 import tempfile
 from pathlib import Path
 
-from results import write
-
 import lenext
+from results import write
 
 BUDGET = 120
 MODELS = ("softmax", "svm_linear", "lenet", "lenet_relu")

@@ -1,5 +1,6 @@
 """The classifier: bytes in, scores out. A network and an SVM are both classifiers; nobody downstream asks which."""
 
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -7,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lenext.costing import Count, count
 from lenext.data import Preprocess
+from lenext.nn import threads_for
 
 PREDICT_BATCH = 256
 
@@ -52,6 +55,11 @@ class ConvNet(nn.Module):
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
         self.register_buffer("std", torch.from_numpy(std.astype(np.float32)))
 
+    @functools.cached_property
+    def cost(self) -> Count:
+        """Parameters, and multiply-adds per image."""
+        return count(self.network, channels=self.preprocess.channels, size=self.preprocess.size)
+
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 [N, H, W, C] to logits [N, K]."""
         # A permuted view of bytes in this order is channels-last already: nothing is copied
@@ -63,7 +71,7 @@ class ConvNet(nn.Module):
         """Images uint8 [N, H, W, C] to scores float32 [N, K], in float32 and in batches of bounded size."""
         self.eval()
         device = self.mean.device
-        with torch.inference_mode():
+        with torch.inference_mode(), threads_for(self.cost.macs * min(len(images), PREDICT_BATCH)):
             batches = [
                 self(torch.from_numpy(images[start : start + PREDICT_BATCH]).to(device)).float().cpu().numpy()
                 for start in range(0, len(images), PREDICT_BATCH)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lenext.data import Dataset, prepare
-from lenext.errors import Interrupted, LenextError
+from lenext.data import Dataset
+from lenext.errors import Interrupted, LenextError, UsageError
 from lenext.ladder import LADDER, resolve, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report
 from lenext.report.text import interval, percent
-from lenext.run import Observer, Result, run, slug
+from lenext.run import Observer, Result, prepare_for, run, slug
 from lenext.spec import Run, parse_seconds
 from lenext.training.budget import Clock
 
@@ -48,13 +48,14 @@ def compare(
     """
     observer = observer or Observer()
     clock, seconds = Clock(), parse_seconds(budget)
-    names = list(dict.fromkeys(models or LADDER))
+    names = list(dict.fromkeys(LADDER if models is None else models))
+    if not names:
+        raise UsageError(f"no models given; accepted: {', '.join(LADDER)}")
     layer = {"seed": seed, "epochs": epochs, "budget": seconds}
     specs = {name: _spec(data, name, settings or {}, layer) for name in names}
     source = specs[names[0]].data
     record = Record.create(Path(out) if out else None, f"compare-{slug(source.source)}")
-    observer.stage(f"looking at {source.source}")
-    images = prepare(source, observer.reading)
+    images = prepare_for(record, source, observer)
 
     rows: list[dict[str, Any]] = []
     results: dict[str, Result] = {}

@@ -49,6 +49,8 @@ def resolve(source: str, model: str | None, *layers: Mapping[str, Any]) -> Run:
             raise UsageError(f"{section}: expected keys below it, such as {section}.size, given {given[section]!r}")
     if source:
         given = merge(given, {"data": {"source": source}})
+    if not given.get("data", {}).get("source"):
+        raise UsageError("no data given; accepted: a name such as digits, a folder of class folders, or a manifest")
     name = model or given.get("model", {}).get("name")
     if not name:
         raise UsageError(f"no model given; accepted: {', '.join(LADDER)}")

@@ -37,15 +37,13 @@ class Record:
 
         Raises UsageError where `out` holds files already or cannot be written.
         """
-        root = out or next(
-            path
-            for number in range(1, 1_000_000)
-            if not (path := RUNS / (name if number == 1 else f"{name}-{number}")).exists()
-        )
+        root = out or RUNS / name
         try:
-            if root.exists() and any(root.iterdir()):
-                raise UsageError(f"{root} exists already; give another --out, or `lenext resume {root}`")
+            root = out or _make_free(RUNS / name)
             root.mkdir(parents=True, exist_ok=True)
+            if any(root.iterdir()):
+                hint = f", or `lenext resume {root}`" if (root / "args.yaml").is_file() else ""
+                raise UsageError(f"{root} exists already; give another --out{hint}")
         except OSError as error:
             raise UsageError(f"cannot write the run's folder {root}: {error.strerror}") from error
         return cls(root)
@@ -105,6 +103,19 @@ class Record:
             return list(csv.DictReader(io.StringIO(self.path(name).read_text(encoding="utf-8"))))
         except FileNotFoundError:
             return []
+
+
+def _make_free(path: Path) -> Path:
+    """Makes the first of `path`, ``path-2``, … that is not there; two runs that start at once do not share one."""
+    number = 1
+    while True:
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def write_whole(path: Path, content: bytes) -> Path:

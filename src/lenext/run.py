@@ -1,6 +1,8 @@
 """One run, for any model: data → fit → evaluate → record → report → bundle."""
 
+import contextlib
 import dataclasses
+import shlex
 import statistics
 import time
 from collections.abc import Mapping
@@ -13,13 +15,13 @@ import numpy as np
 from lenext import classical
 from lenext.classifier import Classifier
 from lenext.data import Dataset, Subset, prepare
-from lenext.errors import DataError, UsageError
+from lenext.errors import DataError, Interrupted, UsageError
 from lenext.evaluate import evaluate, predictions, worst
 from lenext.ladder import Rung, resolve, rung
 from lenext.record import Record, environment
 from lenext.report import report
 from lenext.ship.bundle import Bundle
-from lenext.spec import Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
+from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
 from lenext.training.budget import Clock, training_deadline
 
@@ -97,10 +99,9 @@ def run(spec: Run, *, out: Path | None = None, data: Dataset | None = None, obse
     `out` is the folder (default: a free name below ``runs/``); `data` the images where they are prepared already.
     Raises the errors of `lenext.errors`.
     """
-    clock = Clock()
+    clock, observer = Clock(), observer or Observer()
     record = Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
-    record.write_text("args.yaml", to_yaml(spec))
-    return _execute(spec, record, clock, data, observer or Observer())
+    return _resumable(spec, record, clock, data or prepare_for(record, spec.data, observer), observer)
 
 
 def resume(root: Path, *, observer: Observer | None = None) -> Result:
@@ -110,16 +111,36 @@ def resume(root: Path, *, observer: Observer | None = None) -> Result:
     """
     record = Record.open(root)
     if record.read_json("summary.json") is not None:
-        raise UsageError(f"{root} has finished; to train longer start a new run with more --epochs or --budget")
+        raise UsageError(
+            f"{root} has finished; `lenext report {root}` writes its page again; to train longer start a new run with "
+            "more --epochs or --budget"
+        )
+    clock, observer = Clock(), observer or Observer()
     spec = from_dict(Run, read_yaml(record.path("args.yaml")))
-    return _execute(spec, record, Clock(), None, observer or Observer())
+    return _resumable(spec, record, clock, prepare_for(record, spec.data, observer), observer)
 
 
-def _execute(spec: Run, record: Record, clock: Clock, data: Dataset | None, observer: Observer) -> Result:
-    if data is None:
-        observer.stage(f"looking at {spec.data.source}")
-        data = prepare(spec.data, observer.reading)
-    observer.stage(_describe(data))
+def prepare_for(record: Record, data: Data, observer: Observer) -> Dataset:
+    """The images of a run or a comparison; where they cannot be used, a new folder is taken away again."""
+    observer.stage(f"looking at {data.source}")
+    try:
+        images = prepare(data, observer.reading)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what has files in it stays
+            record.root.rmdir()
+        raise
+    observer.stage(_describe(images))
+    return images
+
+
+def _resumable(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer) -> Result:
+    try:
+        return _execute(spec, record, clock, data, observer)
+    except KeyboardInterrupt as error:  # outside of the training loop, which sees to its own
+        raise Interrupted(f"interrupted; `lenext resume {record.root}` continues") from error
+
+
+def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer) -> Result:
     before = record.read_json("data.json")
     if before is not None and before["fingerprint"] != data.fingerprint:
         raise DataError(f"{spec.data.source}: the images are not those that {record.root} was trained on; start anew")
@@ -160,7 +181,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset | None, obse
         "predict_ms_per_image": round(_milliseconds_per_image(fitted.classifier, judged.images), 4),
         "bundle_bytes": path.stat().st_size,
         "best_epoch": fitted.best_epoch,
-        "next": f"lenext predict {path} PICTURES",
+        "next": f"lenext predict {shlex.quote(str(path))} PICTURES",
     }
     record.write_json("summary.json", summary)
     observer.stage("writing the report")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lenext.cli.console import Output, console, print_json, table
+from lenext.cli.console import Output, complain, console, print_json, table
 
 if TYPE_CHECKING:
     from lenext.data import CheckReport
@@ -11,7 +11,7 @@ EXAMPLES = 3  # of each oddity, of the groups of duplicates; --json has them all
 MOST_CLASSES = 40  # in the table
 
 
-def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> None:
+def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> int:
     """Look at the images before anything else: what cannot be used, what is odd, what would leak.
 
     Example: lenext check pictures/
@@ -21,7 +21,7 @@ def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> N
     data
         A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
     max_bad
-        Share of files that cannot be used from which the exit code is 3.
+        Share of files that cannot be used beyond which the exit code is 3.
     """
     from lenext.cli.progress import Shown
     from lenext.data import check as look
@@ -35,7 +35,10 @@ def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> N
         _print(report)
     bad = len(report.problems)
     if bad > max_bad * (bad + report.images):
-        raise DataError(f"{bad} of {bad + report.images} files cannot be used; accepted: a share of {max_bad:g}")
+        return complain(
+            DataError(f"{bad} of {bad + report.images} files cannot be used; accepted: a share of {max_bad:g}")
+        )
+    return 0
 
 
 def _print(report: "CheckReport") -> None:
@@ -71,7 +74,7 @@ def _print(report: "CheckReport") -> None:
     if report.leaks:
         lines.append(f"leaks: {plural(report.leaks, 'image')} to judge on whose equal is among those to learn from")
     lines += [f"note: {warning}" for warning in report.warnings]
-    shown.print("\n".join(lines), markup=False, soft_wrap=True)
+    shown.print("\n".join(lines), soft_wrap=True)
 
 
 def _some(items: list[str]) -> str:

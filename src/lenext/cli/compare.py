@@ -85,6 +85,6 @@ def _print(comparison: "Comparison") -> None:
     shown.print(rows)
     for row in comparison.rungs:
         if row["error"]:
-            shown.print(f"{row['model']} failed: {row['error']}", markup=False)
-    shown.print(comparison.verdict, markup=False)
+            shown.print(f"{row['model']} failed: {row['error']}")
+    shown.print(comparison.verdict)
     print_paths(comparison.report, comparison.bundle)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
+
+from lenext.errors import LenextError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,9 +23,9 @@ if TYPE_CHECKING:
 class Output:
     """Options of every verb."""
 
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: bool = False
     "Print one JSON document and nothing else."
-    debug: Annotated[bool, Parameter(negative=())] = False
+    debug: bool = False
     "Show the traceback of an error."
 
 
@@ -33,7 +36,7 @@ class Settings:
 
     config: Path | None = None
     "YAML file with sections such as data, recipe, svm."
-    set: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    set: tuple[str, ...] = ()
     "One setting, as recipe.lr=0.1; may be given again."
 
     def read(self) -> dict[str, Any]:
@@ -51,7 +54,14 @@ def print_json(document: Any) -> None:
 def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    # Names of files and classes are printed as they are: neither [brackets] nor :colons: mean anything in them
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def complain(error: LenextError) -> int:
+    """One line on stderr; the exit code."""
+    print(f"lenext: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
@@ -67,9 +77,8 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
 
 def print_paths(report: Path, bundle: Path) -> None:
     """Where the results are, and the next command to type."""
-    console().print(
-        f"\nreport  {report}\nbundle  {bundle}\nnext    lenext predict {bundle} PICTURES", soft_wrap=True, markup=False
-    )
+    command = f"lenext predict {shlex.quote(str(bundle))} PICTURES"
+    print(f"\nreport  {report}\nbundle  {bundle}\nnext    {command}")
 
 
 def is_terminal() -> bool:

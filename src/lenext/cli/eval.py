@@ -48,8 +48,6 @@ def evaluate(
 
 
 def _print(document: dict[str, Any]) -> None:
-    from rich.markup import escape
-
     from lenext.report.text import percent
 
     shown = console()
@@ -60,7 +58,7 @@ def _print(document: dict[str, Any]) -> None:
     rows = table("class", "precision", "recall", "F1", "images", right=("precision", "recall", "F1", "images"))
     for row in document["classes"]:
         rows.add_row(
-            escape(row["class"]), percent(row["precision"]), percent(row["recall"]), percent(row["f1"]),
+            row["class"], percent(row["precision"]), percent(row["recall"]), percent(row["f1"]),
             f"{row['support']:,}",
         )  # fmt: skip
     shown.print(rows)
@@ -68,7 +66,6 @@ def _print(document: dict[str, Any]) -> None:
     shown.print(
         f"{document['model']} on {document['images']:,} images ({document['split']}): "
         f"{percent(document['accuracy'])} right (95 % interval {percent(low)} to {percent(high)})\n"
-        f"balanced accuracy {percent(document['balanced_accuracy'])}, macro F1 {percent(document['macro_f1'])}, "
-        f"log-loss {document['log_loss']:.3f}, calibration error {percent(document['calibration_error'])}",
-        markup=False,
+        f"balanced accuracy {percent(document['balanced_accuracy'])}, macro F1 {percent(document['macro_f1'])}\n"
+        f"log-loss {document['log_loss']:.3f}, calibration error {percent(document['calibration_error'])}"
     )

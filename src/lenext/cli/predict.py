@@ -1,15 +1,16 @@
 """`lenext predict`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenext.cli.console import Output, console, print_json
+from lenext.cli.console import Output, complain, print_json
 
 if TYPE_CHECKING:
     from lenext.ship.predict import Prediction
 
 
-def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Output = Output()) -> None:
+def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Output = Output()) -> int:
     """Say what is on pictures: the class, and how sure the model is.
 
     Example: lenext predict best.lenext holiday.jpg "inbox/*.png" --csv answers.csv
@@ -24,10 +25,13 @@ def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Outpu
         A file to write instead: path, label, probability, error, and a column per class.
     """
     from lenext.errors import DataError, UsageError
+    from lenext.report.text import percent, plural
     from lenext.ship.bundle import load
 
     if not paths:
         raise UsageError("no pictures given; accepted: files, folders, or patterns such as 'in/*.jpg'")
+    if csv and not csv.parent.is_dir():
+        raise UsageError(f"cannot write {csv}: there is no folder {csv.parent}")
     model = load(bundle)
     predictions = list(model.predict(paths))
     if csv:
@@ -35,15 +39,16 @@ def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Outpu
     if output.json:
         print_json({"classes": model.classes, "predictions": predictions})
     elif not csv:
-        shown = console()
         for p in predictions:
-            if p.probability is not None:
-                shown.print(f"{p.path}\t{p.label}\t{p.probability:.1%}", markup=False, soft_wrap=True)
+            if not p.error:
+                print(p.path, p.label, percent(p.probability), sep="\t")
     bad = [p for p in predictions if p.error]
     for p in bad:
-        console(stderr=True).print(f"{p.path}: {p.error}", markup=False, soft_wrap=True)
-    if bad:
-        raise DataError(f"{len(bad)} of {len(predictions)} pictures could not be read; the rest are predicted")
+        print(f"{p.path}: {p.error}", file=sys.stderr)
+    if not bad:
+        return 0
+    rest = "; the rest are predicted" if len(bad) < len(predictions) else ""
+    return complain(DataError(f"{len(bad)} of {plural(len(predictions), 'picture')} cannot be read{rest}"))
 
 
 def _write_csv(path: Path, predictions: "list[Prediction]", classes: tuple[str, ...]) -> None:

@@ -53,7 +53,7 @@ class Shown(Observer):
             self._live.update(line)
         elif time.monotonic() > self._printed + PLAIN_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(line)
+            self._console.print(line, soft_wrap=True)
 
     def _end_line(self) -> None:
         if self._live is not None:
@@ -64,8 +64,9 @@ class Shown(Observer):
 def describe(progress: Progress) -> str:
     """Training in a line of at most 80 columns: epoch, loss, accuracy, speed, share of the peak, time left."""
     accuracy = "" if progress.val_accuracy is None else f"  val {percent(progress.val_accuracy)}"
+    share = progress.share_of_peak
     return (
-        f"epoch {progress.epoch:.1f}/{progress.epochs:.1f}  loss {progress.loss:.3f}{accuracy}  "
-        f"{count(progress.images_per_second)} img/s  {progress.share_of_peak:.1%} of peak  "
+        f"epoch {progress.epoch:.1f}/{round(progress.epochs, 1):g}  loss {progress.loss:.3f}{accuracy}  "
+        f"{count(progress.images_per_second)} img/s  {share:.{share < 0.1:d}%} of peak  "
         f"{seconds(max(0.0, progress.seconds_left))} left"
     )

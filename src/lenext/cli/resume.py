@@ -36,5 +36,5 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         return
     low, high = result.accuracy_interval
     text = f"{result.model}: {percent(result.accuracy)} right (95 % interval {percent(low)} to {percent(high)})"
-    console().print(text, markup=False)
+    console().print(text)
     print_paths(result.report, result.bundle)

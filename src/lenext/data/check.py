@@ -151,6 +151,7 @@ def report(source: Source, looks: Sequence[Look], thumbnails: Pixels | None = No
     usable = [i for i, look in enumerate(looks) if look.problem is None]
     splits, labels, paths = source.splits, source.labels, source.paths
     in_class = Counter(labels[i] for i in usable)
+    in_split = Counter(splits[i] for i in usable) if splits else Counter()
     classes = {label: in_class[label] for label in (*source.classes, *sorted(in_class.keys() - {*source.classes}))}
     facts = [look.facts for look in looks if look.facts]
     twins = _twins(looks)
@@ -201,7 +202,7 @@ def report(source: Source, looks: Sequence[Look], thumbnails: Pixels | None = No
         name=source.name,
         images=len(usable),
         classes=classes,
-        splits=dict(Counter(splits[i] for i in usable)) if splits else None,
+        splits={split: n for split in ("train", "val", "test") if (n := in_split[split])} if splits else None,
         sizes={"width": _spread([f.width for f in facts]), "height": _spread([f.height for f in facts])},
         channels={str(channels): n for channels, n in sorted(Counter(f.channels for f in facts).items())},
         problems=tuple(problems),

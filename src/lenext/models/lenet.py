@@ -8,38 +8,29 @@ first layer has 150 weights where a dense layer of the same output would have 3.
 changes that AlexNet made later, ReLU and max pooling, and nothing else.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
 
 from lenext.models.variant import Variant
-from lenext.nn import conv_output, he, xavier
+from lenext.nn import AlignedConv2d, conv_output, he, xavier
 
 
-@dataclass(frozen=True)
-class Widths:
-    conv: tuple[int, int] = (6, 16)
-    dense: tuple[int, int] = (120, 84)
-
-
-def lenet(classes: int, channels: int, size: int, *, modern: bool, widths: Widths = Widths()) -> nn.Module:
+def lenet(classes: int, channels: int, size: int, *, modern: bool) -> nn.Module:
     """Images float [N, channels, size, size] to logits [N, classes]; `modern`: ReLU and max pooling."""
     side = conv_output(size, 5, padding=2) // 2
     side = conv_output(side, 5) // 2
-    first, second = widths.conv
-    hidden, hidden2 = widths.dense
     network = nn.Sequential(
-        nn.Conv2d(channels, first, 5, padding=2),
+        AlignedConv2d(channels, 6, 5, padding=2),
         *_activate_and_pool(modern=modern),
-        nn.Conv2d(first, second, 5),
+        AlignedConv2d(6, 16, 5),
         *_activate_and_pool(modern=modern),
         nn.Flatten(),
-        nn.Linear(second * side * side, hidden),
+        nn.Linear(16 * side * side, 120),
         _activation(modern=modern),
-        nn.Linear(hidden, hidden2),
+        nn.Linear(120, 84),
         _activation(modern=modern),
-        nn.Linear(hidden2, classes),
+        nn.Linear(84, classes),
     )
     return he(network) if modern else xavier(network)
 

@@ -1,6 +1,8 @@
-"""What networks are made of: shape arithmetic and initialisation."""
+"""What networks are made of: layers, shape arithmetic, initialisation."""
 
 from lenext.nn.initialise import he, xavier
+from lenext.nn.layers import AlignedConv2d
 from lenext.nn.shapes import conv_output
+from lenext.nn.threads import threads_for
 
-__all__ = ["conv_output", "he", "xavier"]
+__all__ = ["AlignedConv2d", "conv_output", "he", "threads_for", "xavier"]

@@ -135,6 +135,8 @@ def load(path: Path | str, *, verify: bool = False) -> Bundle:
     Raises DataError where the file is missing, damaged or no bundle; ParityError where a golden image differs.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; accepted: a .lenext bundle, such as {path / 'best.lenext'}")
     try:
         with safe_open(path, framework="np") as file:
             metadata = json.loads((file.metadata() or {}).get("lenext", "null"))
@@ -155,8 +157,13 @@ def load(path: Path | str, *, verify: bool = False) -> Bundle:
             tuple(arrays[f"golden.{n}"].tobytes() for n in range(len(arrays["golden_scores"]))),
             arrays["golden_scores"],
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, LenextError) as error:
+    except KeyError as error:
+        raise DataError(f"{path} is damaged: it lacks {error}") from error
+    except (TypeError, ValueError, RuntimeError, LenextError) as error:
         raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if bundle.golden_scores.shape != (len(bundle.goldens), len(bundle.classes)):
+        raise DataError(f"{path} is damaged: golden scores {list(bundle.golden_scores.shape)} for "
+                        f"{len(bundle.classes)} classes")  # fmt: skip
     if verify:
         bundle.verify()
     return bundle

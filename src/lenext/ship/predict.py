@@ -1,7 +1,6 @@
 """Pictures in, classes out: files, folders and patterns, in batches of bounded size."""
 
 import glob
-import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenext.classifier import PREDICT_BATCH, Classifier
-from lenext.data import find_pictures, preprocess
+from lenext.data import find_pictures, preprocess, read_file
+from lenext.data.sources import show
 from lenext.errors import DataError
 
 
@@ -39,9 +39,7 @@ def predict(classifier: Classifier, paths: Sequence[str | Path]) -> Iterator[Pre
 
     def read(file: Path) -> NDArray[np.uint8] | str:
         try:
-            return preprocess(file.read_bytes(), classifier.preprocess)
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
+            return preprocess(read_file(file), classifier.preprocess)
         except DataError as error:
             return str(error)
 
@@ -53,17 +51,15 @@ def predict(classifier: Classifier, paths: Sequence[str | Path]) -> Iterator[Pre
 
 def expand(path: str | Path) -> list[Path]:
     """The files that `path` stands for: itself, a folder's pictures at any depth, or a pattern's matches, sorted."""
-    found = Path(path)
-    if found.is_file():
-        return [found]
-    if found.is_dir():
-        if files := find_pictures(found):
-            return files
-        raise DataError(f"{path}: no picture in this folder")
-    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    path = Path(path)
+    # Not Path.glob, which takes no absolute pattern
+    matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
     if not matches:
-        raise DataError(f"{path}: no such file; accepted: pictures, folders of pictures, patterns such as 'in/*.jpg'")
-    return list(itertools.chain.from_iterable(expand(match) for match in matches))
+        raise DataError(f"{show(path)}: no such file; accepted: pictures, folders, patterns such as 'in/*.jpg'")
+    files = [file for match in matches for file in (find_pictures(match) if match.is_dir() else [match])]
+    if not files:
+        raise DataError(f"{show(path)}: no picture in this folder")
+    return files
 
 
 def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,8 +77,8 @@ def _predict_batch(
     waiting = iter(rows)
     for file, image in zip(files, read, strict=True):
         if isinstance(image, str):
-            yield Prediction(str(file), error=image)
+            yield Prediction(show(file), error=image)
         else:
             row = next(waiting)
             best = int(row.argmax())
-            yield Prediction(str(file), classifier.classes[best], float(row[best]), tuple(map(float, row)))
+            yield Prediction(show(file), classifier.classes[best], float(row[best]), tuple(map(float, row)))

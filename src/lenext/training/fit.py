@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from lenext.classifier import ConvNet, pixel_statistics
-from lenext.costing import count, peak_macs
+from lenext.costing import peak_macs
 from lenext.data import Dataset
 from lenext.errors import DataError
 from lenext.models import build
@@ -52,16 +52,13 @@ def fit(
     settings = data.preprocess
     torch.manual_seed(run.seed)
     network = build(run.model.name, classes=len(data.classes), channels=settings.channels, size=settings.size)
-    cost = count(network, channels=settings.channels, size=settings.size)
     mean, std = pixel_statistics(data.train.images)
     precision = choose_precision(run.precision, choose_device())
     peak = peak_macs(precision.dtype, precision.device)
+    model = ConvNet(network, data.classes, settings, mean=mean, std=std)
+    cost = model.cost
     trainer = Trainer(
-        ConvNet(network, data.classes, settings, mean=mean, std=std),
-        run.recipe,
-        precision,
-        batch_size=min(run.recipe.batch_size, len(data.train)),
-        seed=run.seed,
+        model, run.recipe, precision, batch_size=min(run.recipe.batch_size, len(data.train)), seed=run.seed
     )
     resumed = trainer.restore(record.path("last"))
     clock.add(trainer.state.seconds)
@@ -84,17 +81,7 @@ def fit(
             f"{'continuing at' if resumed else 'training'} epoch {state.step / steps_per_epoch:.1f} "
             f"of about {predicted_epochs:.1f}"
         )
-    train(
-        trainer,
-        data.train,
-        data.val,
-        pace=pace,
-        clock=clock,
-        record=record,
-        macs=cost.macs,
-        peak=peak,
-        on_progress=on_progress,
-    )
+    train(trainer, data.train, data.val, pace=pace, clock=clock, record=record, peak=peak, on_progress=on_progress)
     assert state.best is not None
     return Fitted(
         model=trainer.model,

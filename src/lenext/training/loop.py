@@ -23,6 +23,7 @@ from torch import Tensor
 from lenext.classifier import ConvNet
 from lenext.data import Subset, augment, mix, order
 from lenext.errors import DivergenceError, Interrupted
+from lenext.nn import threads_for
 from lenext.record import Record
 from lenext.spec import Recipe
 from lenext.training import checkpoint
@@ -90,20 +91,21 @@ class Trainer:
         torch.manual_seed((self.seed << 32) + state.step)  # dropout: a function of the step, so that it can resume
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * lr_factor(recipe, state.progress)
-        with self.precision.autocast():
-            logits = self.model(self._tensor(images))
-        loss = mixed_cross_entropy(
-            logits.float(), *map(self._tensor, (labels, others, weights)), smoothing=recipe.label_smoothing
-        )
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss became {value}")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        self.optimizer.step()
-        self.average.update(state.progress, advance)
+        with threads_for(self.model.cost.macs * len(indices)):
+            with self.precision.autocast():
+                logits = self.model(self._tensor(images))
+            loss = mixed_cross_entropy(
+                logits.float(), *map(self._tensor, (labels, others, weights)), smoothing=recipe.label_smoothing
+            )
+            value = loss.item()
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss became {value}")
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if recipe.clip_norm > 0:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+            self.optimizer.step()
+            self.average.update(state.progress, advance)
 
         state.loss_sum += value * len(indices)
         state.correct += int((logits.argmax(1).cpu().numpy() == labels).sum())
@@ -199,13 +201,12 @@ def train(
     pace: Pace,
     clock: Clock,
     record: Record,
-    macs: int,
     peak: float,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> None:
     """Trains to the end of `pace`, validating after every epoch, and leaves the best weights in `trainer.model`.
 
-    `macs` is a forward pass of one image, `peak` the machine's multiply-adds per second. Checkpoints go to ``last/``
+    `peak` is the machine's multiply-adds per second. Checkpoints go to ``last/``
     of the run's folder. Raises Interrupted after saving when told to stop by SIGINT or SIGTERM, DivergenceError when
     the loss is not a number or runs away.
     """
@@ -228,7 +229,7 @@ def train(
             state.seconds = clock.seconds()
 
             rate = (state.step - window_step) * batch / max(state.seconds - window_start, 1e-9)
-            share = rate * 3 * macs / peak  # the backward pass costs two forward passes
+            share = rate * 3 * trainer.model.cost.macs / peak  # the backward pass costs two forward passes
             if on_progress and state.seconds > shown:
                 shown = state.seconds + PROGRESS_SECONDS
                 on_progress(_progress(state, pace, steps_per_epoch, loss, rate, share))

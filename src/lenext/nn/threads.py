@@ -1,0 +1,26 @@
+"""How many threads a piece of work is worth."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+# Below this, a thread's share of each operation is a few dozen microseconds, and waiting for one another costs as much:
+# LeNet trains at most 1.3 times as fast on two threads as on one, and 10 to 40 times slower when another program
+# holds one of the cores, as every operation then waits for the scheduler (benchmarks/threads.py).
+SMALL_MACS = 150_000_000
+
+
+@contextlib.contextmanager
+def threads_for(macs: int) -> Iterator[None]:
+    """Work of `macs` multiply-adds at a time: on one thread where that is little, else on as many as torch is set to.
+
+    A function of the work alone, not of the load, since results differ in their last bits with the number of threads.
+    """
+    threads = torch.get_num_threads()
+    if macs < SMALL_MACS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
