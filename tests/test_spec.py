@@ -37,8 +37,11 @@ def test_yaml_and_back_is_the_same_run(tmp_path):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"recipe": {"lrr": 1}}, r"unknown key 'recipe.lrr'; did you mean 'lr'\?"),
-        ({"recipe": {"augment": {"shfit": 1}}}, r"unknown key 'recipe.augment.shfit'; did you mean 'shift'\?"),
+        ({"recipe": {"lrr": 1}}, r"unknown key 'recipe.lrr'; did you mean 'recipe.lr'\?"),
+        (
+            {"recipe": {"augment": {"shfit": 1}}},
+            r"unknown key 'recipe.augment.shfit'; did you mean 'recipe.augment.shift'\?",
+        ),
         ({"recipe": {"lr": "fast"}}, r"recipe.lr: given 'fast', accepted: a number"),
         ({"recipe": {"batch_size": 2.5}}, r"recipe.batch_size: given 2.5, accepted: a whole number"),
         ({"recipe": {"batch_size": True}}, r"recipe.batch_size: given True, accepted: a whole number"),
@@ -69,7 +72,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
         ({"epochs": 0.0}, "epochs: given 0, accepted"),
         ({"data": {"channels": 2}}, "data.channels: given 2, accepted: 1, 3"),
         ({"data": {"size": 0}}, "data.size: given 0, accepted: 1 to 4096"),
-        ({"recipe": {"lr": -1.0}}, "recipe.lr: given -1, accepted"),
+        ({"recipe": {"lr": -1.0}}, "recipe.lr: given -1, accepted: more than 0"),
         ({"recipe": {"augment": {"erase": 1.5}}}, "recipe.augment.erase: given 1.5, accepted: 0 to 1"),
     ],
 )

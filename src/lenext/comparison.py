@@ -38,6 +38,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
+    started: float | None = None,
 ) -> Comparison:
     """Trains `models` (default: the whole ladder) on one split of `data`, and bundles the best.
 
@@ -47,7 +48,7 @@ def compare(
     Raises the errors of `lenext.errors`; UsageError for an unknown model.
     """
     observer = observer or Observer()
-    clock, seconds = Clock(), parse_seconds(budget)
+    clock, seconds = Clock(started), parse_seconds(budget)
     names = list(dict.fromkeys(LADDER if models is None else models))
     if not names:
         raise UsageError(f"no models given; accepted: {', '.join(LADDER)}")

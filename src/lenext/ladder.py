@@ -1,7 +1,8 @@
 """The ladder: every rung, networks and classical methods alike, from the cheapest up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lenext.classical import RUNGS
@@ -59,7 +60,11 @@ def resolve(source: str, model: str | None, *layers: Mapping[str, Any]) -> Run:
     if other in given:
         raise UsageError(f"{other}: {name} does not read these settings; it reads those of {section!r}")
     recipe = to_dict(RECIPES[name]) if row.is_network else to_dict(Svm())
-    return validate(from_dict(Run, merge({section: recipe}, given, {"model": {"name": name}})))
+    run = validate(from_dict(Run, merge({section: recipe}, given, {"model": {"name": name}})))
+    path = Path(run.data.source)
+    if path.exists():  # so that the run can be resumed from any folder
+        run = replace(run, data=replace(run.data, source=str(path.resolve())))
+    return run
 
 
 def overview(*, classes: int = 10, channels: int = 1, size: int = 28) -> list[dict[str, Any]]:

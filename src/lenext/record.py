@@ -52,7 +52,9 @@ class Record:
     def open(cls, root: Path) -> "Record":
         """The folder of an earlier run. Raises UsageError where `root` is none."""
         if not (root / "args.yaml").is_file():
-            raise UsageError(f"{root} is not a run's folder: it has no args.yaml")
+            below = ", ".join(str(path.parent) for path in sorted(root.glob("*/args.yaml")))
+            hint = f"; the runs of this comparison are {below}" if below else ""
+            raise UsageError(f"{root} is not a run's folder: it has no args.yaml{hint}")
         for abandoned in root.rglob(".*.tmp"):  # of a process that was killed while it wrote
             abandoned.unlink(missing_ok=True)
         return cls(root)

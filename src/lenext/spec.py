@@ -68,7 +68,7 @@ class Recipe:
     lr: float = 0.1  # peak learning rate, for the batch size given here
     momentum: float = 0.9  # Nesterov momentum of SGD; first beta of AdamW
     weight_decay: float = 5e-4  # not applied to biases and normalisation
-    batch_size: int = 128
+    batch_size: int = 128  # at most an eighth of the training images
     epochs: float = 20.0  # unless --epochs or --budget is given
     schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
     warmup: float = 0.15  # share of training over which the learning rate rises
@@ -102,26 +102,26 @@ class Run:
     precision: Literal["auto", "bf16", "float32"] = "auto"
 
 
-_TINY = 1e-9
+_TINY, _HUGE = 1e-9, 1e9
 _RANGES = {
-    "epochs": (_TINY, 1e9),
-    "budget": (1.0, 1e9),
+    "epochs": (_TINY, _HUGE),
+    "budget": (1.0, _HUGE),
     "seed": (0, 2**31 - 1),
     "data.size": (1, 4096),
     "data.background": (0, 255),
     "data.val": (0.001, 0.9),
     "data.test": (0.0, 0.9),
     "data.max_bad": (0.0, 1.0),
-    "data.max_pixels": (1, 2**40),
-    "recipe.lr": (_TINY, 1e6),
+    "data.max_pixels": (1, _HUGE),
+    "recipe.lr": (_TINY, _HUGE),
     "recipe.momentum": (0.0, 0.9999),
-    "recipe.weight_decay": (0.0, 1e3),
-    "recipe.batch_size": (1, 1_000_000),
-    "recipe.epochs": (_TINY, 1e9),
+    "recipe.weight_decay": (0.0, _HUGE),
+    "recipe.batch_size": (1, _HUGE),
+    "recipe.epochs": (_TINY, _HUGE),
     "recipe.warmup": (0.0, 1.0),
     "recipe.label_smoothing": (0.0, 0.99),
     "recipe.ema": (0.0, 1.0),
-    "recipe.clip_norm": (0.0, 1e9),
+    "recipe.clip_norm": (0.0, _HUGE),
     "recipe.augment.shift": (0, 4096),
     "recipe.augment.crop_area": (0.01, 1.0),
     "recipe.augment.erase": (0.0, 1.0),
@@ -129,9 +129,9 @@ _RANGES = {
     "recipe.augment.contrast": (0.0, 1.0),
     "recipe.augment.mixup": (0.0, 100.0),
     "recipe.augment.cutmix": (0.0, 100.0),
-    "svm.c": (_TINY, 1e9),
+    "svm.c": (_TINY, _HUGE),
     "svm.tolerance": (_TINY, 1.0),
-    "svm.max_iterations": (1, 10_000_000),
+    "svm.max_iterations": (1, _HUGE),
 }
 
 
@@ -147,7 +147,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            raise UsageError(f"unknown key {_dotted(where, str(key))!r}; {suggestion(str(key), fields)}")
+            unknown, accepted = _dotted(where, str(key)), [_dotted(where, name) for name in fields]
+            raise UsageError(f"unknown key {unknown!r}; {suggestion(unknown, accepted)}")
     required = [
         name
         for name, f in fields.items()
@@ -172,7 +173,7 @@ def validate(part: T, where: str = "") -> T:
         for key in path.removeprefix(where).strip(".").split("."):
             value = getattr(value, key, None)
         if value is not None and not low <= value <= high:
-            raise UsageError(f"{path}: given {value:g}, accepted: {low:g} to {high:g}")
+            raise UsageError(f"{path}: given {value:g}, accepted: {_range(low, high)}")
     return part
 
 
@@ -189,8 +190,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UsageError where the file is missing or is not a mapping."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        text = " ".join(str(error).replace(' in "<unicode string>",', "").split())
+        raise UsageError(f"{path} is not YAML: {text}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -252,6 +256,12 @@ def suggestion(given: str, accepted: Iterable[str]) -> str:
     if near := difflib.get_close_matches(given, names, n=1, cutoff=0.6):
         return f"did you mean {near[0]!r}?"
     return f"accepted: {', '.join(names)}"
+
+
+def _range(low: float, high: float) -> str:
+    if high < _HUGE:
+        return f"{low:g} to {high:g}"
+    return "more than 0" if low == _TINY else f"{low:g} or more"
 
 
 def _dotted(where: str, key: str) -> str:

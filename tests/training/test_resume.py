@@ -85,39 +85,25 @@ def test_killed_at_twenty_random_instants_it_still_ends_with_the_same_weights(tm
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lenext.run", "lenext.training", "lenext.data", "sklearn.datasets"])
     instants = random.Random(20)
-    root = tmp_path / "r"
-    killed = 0
-    for attempt in range(200):
+    killed = finished = 0
+    while killed < KILLS or not finished:
+        root = tmp_path / f"run{finished}"
         process = context.Process(target=_work, args=(root,))
         process.start()
-        if killed < KILLS:
-            # Half of the kills wait for training, so that they fall into steps and checkpoints; the rest fall anywhere
-            deadline = time.monotonic() + 60
-            while attempt % 2 and process.is_alive() and time.monotonic() < deadline:
-                if any((root / "last").glob("step-*")) and (root / "last").stat().st_mtime > process_start(process):
-                    break
+        # Every other kill waits for training, so that it falls into steps and checkpoints; the rest fall anywhere
+        if killed % 2:
+            before = set((root / "last").glob("step-*"))
+            while process.is_alive() and set((root / "last").glob("step-*")) == before:
                 time.sleep(0.005)
-            process.join(instants.uniform(0.0, 0.4))
-            if process.is_alive():
-                process.kill()
-                killed += 1
-            process.join()
-            if (root / "summary.json").exists():
-                break
-        else:
-            process.join(240)
-            break
-    assert killed >= KILLS // 2
-    assert (root / "summary.json").exists(), f"did not finish after {killed} kills"
-    assert_same(root, unstopped.root)
-    assert not list(root.rglob(".*.tmp"))
-
-
-def process_start(process: multiprocessing.Process) -> float:
-    return time.time() - (time.monotonic() - _started.setdefault(process.pid, time.monotonic()))
-
-
-_started: dict[int | None, float] = {}
+        process.join(instants.uniform(0.0, 0.4) if killed < KILLS else 240)
+        if process.is_alive():
+            process.kill()
+            killed += 1
+        process.join()
+        if (root / "summary.json").exists():
+            assert_same(root, unstopped.root)
+            assert not list((root / "last").glob(".*.tmp"))
+            finished += 1
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, digits, unstopped, monkeypatch):

@@ -86,7 +86,7 @@ def test_a_budget_is_kept_when_the_machine_changes_its_speed_half_way(slowdown):
             clock.now += 0.2
         factors.append(lr_factor(Recipe(), progress))
     clock.now += 0.2  # the last validation
-    assert 57.0 < clock.now < 60.02
+    assert 57.0 < clock.now < 60.1  # a few steps
     assert factors[-1] == 0.0  # the schedule ran to its end
 
 

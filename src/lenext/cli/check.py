@@ -58,7 +58,9 @@ def _print(report: "CheckReport") -> None:
         lines.append("splits: " + ", ".join(f"{name} {count(images)}" for name, images in report.splits.items()))
     if report.sizes:
         lines += [
-            f"{side}: {spread['min']:g} to {spread['max']:g} px, median {spread['median']:g}"
+            f"{side}: {spread['min']:g} px"
+            if spread["min"] == spread["max"]
+            else f"{side}: {spread['min']:g} to {spread['max']:g} px, median {spread['median']:g}"
             for side, spread in report.sizes.items()
         ]
     lines += [f"cannot be used: {problem.path}: {problem.kind}: {problem.detail}" for problem in report.problems]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenext.cli.console import Output, Settings, console, print_json, print_paths, table
+from lenext.cli.console import STARTED, Output, Settings, console, print_json, print_paths, table
 
 if TYPE_CHECKING:
     from lenext.comparison import Comparison
@@ -54,6 +54,7 @@ def compare(
             settings=settings.read(),
             out=out,
             observer=observer,
+            started=STARTED,
         )
     if output.json:
         print_json(comparison)

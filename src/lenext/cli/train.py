@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lenext.cli.console import Output, Settings
+from lenext.cli.console import STARTED, Output, Settings
 
 
 def train(
@@ -50,5 +50,6 @@ def train(
             settings=settings.read(),
             out=out,
             observer=observer,
+            started=STARTED,
         )
     print_result(result, as_json=output.json)

@@ -50,8 +50,8 @@ def split(
         lacking = [part for part in (*shares, "train") if not held[part, label]]
         if len(free) < len(lacking):
             raise DataError(
-                f"class {label!r} has {count(totals[label], 'image')}, {len(free)} of them free to choose (apart from "
-                f"duplicates{' and groups' if groups else ''}); a class takes {len(shares) + 1} to be split into "
+                f"class {label!r} has {count(totals[label], 'image')}, of which {len(free)} can be parted (duplicates "
+                f"{'and groups ' if groups else ''}stay together); it takes {len(shares) + 1}, one each for "
                 f"{', '.join((*shares, 'train'))}"
             )
         for part, share in shares.items():

@@ -17,8 +17,9 @@ REPORT_SECONDS = 6.0  # writing the report and the bundle: measured 3-5 s, most 
 class Clock:
     """Seconds that a run has used, over all the times that it was resumed."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    def __init__(self, started: float | None = None) -> None:
+        """`started` is the time.perf_counter() of the beginning, where that is not now."""
+        self._start = time.perf_counter() if started is None else started
 
     def add(self, earlier: float) -> None:
         """Counts the seconds that the run used before it was resumed."""
@@ -55,7 +56,7 @@ class Pace:
         assert self._deadline is not None
         left = self._deadline - self._clock.seconds() - self._validation
         per_step = statistics.fmean(self._steps) + self._validation / self._steps_between
-        return left / per_step if progress < 1.0 else 0.0
+        return max(0.0, left / per_step) if progress < 1.0 else 0.0
 
     def seconds_left(self, progress: float, step: int) -> float:
         """Seconds until the end of training, validations included."""

@@ -16,6 +16,8 @@ from lenext.training.budget import Clock, Pace, training_deadline
 from lenext.training.loop import Progress, Trainer, train
 from lenext.training.precision import choose_device, choose_precision
 
+LEAST_STEPS = 8  # in an epoch: few images are taken in smaller batches
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -57,9 +59,8 @@ def fit(
     peak = peak_macs(precision.dtype, precision.device)
     model = ConvNet(network, data.classes, settings, mean=mean, std=std)
     cost = model.cost
-    trainer = Trainer(
-        model, run.recipe, precision, batch_size=min(run.recipe.batch_size, len(data.train)), seed=run.seed
-    )
+    batch_size = max(1, min(run.recipe.batch_size, len(data.train) // LEAST_STEPS))
+    trainer = Trainer(model, run.recipe, precision, batch_size=batch_size, seed=run.seed)
     resumed = trainer.restore(record.path("last"))
     clock.add(trainer.state.seconds)
     record.rewind(trainer.state.history)
@@ -78,8 +79,8 @@ def fit(
     if on_start:
         on_start(
             f"{run.model.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image, {precision.name}; "
-            f"{'continuing at' if resumed else 'training'} epoch {state.step / steps_per_epoch:.1f} "
-            f"of about {predicted_epochs:.1f}"
+            + (f"continuing at epoch {state.step / steps_per_epoch:.1f} of " if resumed else "training ")
+            + f"about {predicted_epochs:.1f} epochs"
         )
     train(trainer, data.train, data.val, pace=pace, clock=clock, record=record, peak=peak, on_progress=on_progress)
     assert state.best is not None
