@@ -434,7 +434,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(words: list[str]) -> None:
     [
         ("softmax", "looking at", "lenext: interrupted"),
         ("svm_linear", "fitting on", "lenext: interrupted; `lenext resume x` continues"),
-        ("lenet", "training epoch", "lenext: stopped at epoch [0-9.]+; `lenext resume x` continues"),
+        ("lenet", "training about", "lenext: stopped at epoch [0-9.]+; `lenext resume x` continues"),
     ],
 )
 def test_an_interrupt_ends_with_130_in_every_phase(model: str, phase: str, says: str, tmp_path: Path) -> None:

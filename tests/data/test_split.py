@@ -84,7 +84,7 @@ def test_a_class_whose_groups_are_all_large_is_still_in_every_part():
 def test_too_few_distinct_images_are_refused_by_name():
     labels = ["tiny"] * 5 + ["common"] * 20
     sha = ["same"] * 4 + keys(21)
-    with pytest.raises(DataError, match=r"class 'tiny' has 5 images, 2 of them"):
+    with pytest.raises(DataError, match=r"class 'tiny' has 5 images, of which 2 can be parted"):
         split(labels, sha, None, val=0.1, test=0.2, seed=0)
     parts = split(labels, sha, None, val=0.0, test=0.2, seed=0)
     assert {*parts[:5]} == {"train", "test"}
