@@ -11,7 +11,7 @@ from lenext.ladder import LADDER, resolve, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report
 from lenext.report.text import interval, percent
-from lenext.run import Observer, Result, prepare_for, run, slug
+from lenext.run import Observer, Result, next_command, prepare_for, run, slug
 from lenext.spec import Run, parse_seconds
 from lenext.training.budget import Clock
 
@@ -79,7 +79,14 @@ def compare(
     record.write_csv("results.csv", list(rows[0]), ([row.get(key) for key in rows[0]] for row in rows))
     record.write_json(
         "comparison.json",
-        {"data": images.name, "budget": seconds, "winner": winner, "verdict": verdict, "rungs": rows},
+        {
+            "data": images.name,
+            "budget": seconds,
+            "winner": winner,
+            "verdict": verdict,
+            "next": next_command(bundle),
+            "rungs": rows,
+        },
     )
     observer.stage("writing the comparison's report")
     return Comparison(record.root, report(record.root), bundle, winner, verdict, rows)
@@ -125,6 +132,6 @@ def _verdict(rows: list[dict[str, Any]], winner: str) -> str:
     ]
     if near:
         text += f" Its interval overlaps with that of {', '.join(near)}."
-    elif len(rows) > 1:
+    elif sum(row["error"] is None for row in rows) > 1:
         text += " No other rung comes near: no interval overlaps with its own."
     return text

@@ -28,6 +28,7 @@ from lenext.training.budget import Clock, training_deadline
 WORST = 24
 GOLDENS = 4
 GOLDEN_CANDIDATES = 32
+NAMED_PROBLEMS = 10  # on the terminal; data.json has them all
 
 
 class Observer:
@@ -191,7 +192,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
         "predict_ms_per_image": round(_milliseconds_per_image(fitted.classifier, judged.images), 4),
         "bundle_bytes": path.stat().st_size,
         "best_epoch": fitted.best_epoch,
-        "next": f"lenext predict {shlex.quote(str(path))} PICTURES",
+        "next": next_command(path),
     }
     record.write_json("summary.json", summary)
     observer.stage("writing the report")
@@ -352,13 +353,20 @@ def _milliseconds_per_image(classifier: Classifier, images: np.ndarray[Any, np.d
 
 
 def _describe(data: Dataset) -> str:
-    left_out = len(data.report.problems)
+    left_out = data.report.problems
+    named = ", ".join(f"{problem.path} ({problem.kind})" for problem in left_out[:NAMED_PROBLEMS])
+    more = f" and {len(left_out) - NAMED_PROBLEMS:,} more" if len(left_out) > NAMED_PROBLEMS else ""
     return (
         f"{data.name}: {len(data.train):,} images to train on, {len(data.val):,} to choose on, {len(data.test):,} to "
         f"judge on; {len(data.classes)} classes, {data.preprocess.size} px, "
         f"{'gray' if data.preprocess.channels == 1 else 'colour'}"
-        + (f"; left out {left_out} that cannot be read" if left_out else "")
+        + (f"\nleft out {len(left_out):,} that cannot be used: {named}{more}" if left_out else "")
     )
+
+
+def next_command(bundle: Path) -> str:
+    """What to type once the model is there."""
+    return f"lenext predict {shlex.quote(str(bundle))} PICTURES"
 
 
 def slug(source: str) -> str:

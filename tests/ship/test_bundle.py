@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from lenext.data import Dataset, encode_png
 from lenext.errors import DataError, ParityError
-from lenext.run import Result
+from lenext.run import Result, train
 from lenext.ship.bundle import load
 
 Tensors = dict[str, NDArray[Any]]
@@ -274,3 +274,15 @@ def test_unreadable_pictures_are_left_out_of_an_evaluation(run: Result, digits: 
     assert load(run.bundle).evaluate(str(root))["images"] == 24
     Image.new("L", (8, 8)).save(root / "7" / "fine.png")
     assert load(run.bundle).evaluate(str(root))["images"] == 25
+
+
+def test_a_bundle_does_not_say_where_the_data_lay(tmp_path, stamps):
+    folder = tmp_path / "somewhere" / "private"
+    for category in ("food", "vehicles"):
+        for picture in sorted((stamps / category).rglob("*.png"))[:12]:
+            target = folder / category / picture.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(picture.read_bytes())
+    result = train(str(folder), model="softmax", epochs=1, out=tmp_path / "r")
+    assert b"somewhere" not in result.bundle.read_bytes()
+    assert load(result.bundle).evaluate(str(folder))["split"] == "test"  # the part that was held out

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -80,8 +79,9 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
 
 def print_paths(report: Path, bundle: Path) -> None:
     """Where the results are, and the next command to type."""
-    command = f"lenext predict {shlex.quote(str(bundle))} PICTURES"
-    print(f"\nreport  {report}\nbundle  {bundle}\nnext    {command}")
+    from lenext.run import next_command
+
+    print(f"\nreport  {report}\nbundle  {bundle}\nnext    {next_command(bundle)}")
 
 
 def is_terminal() -> bool:

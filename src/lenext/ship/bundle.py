@@ -52,6 +52,9 @@ class Bundle:
         golden_files: Sequence[bytes],
     ) -> "Bundle":
         """Bundles what `run` trained; `golden_files` are pictures whose scores every copy must reproduce."""
+        # A bundle travels: it says what the data were called, not where they lay
+        source = Path(run.data.source).name
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, source=source))
         metadata = {
             "format": FORMAT,
             "model": to_dict(run.model),
