@@ -1,8 +1,9 @@
-"""LeNet's training steps on one thread and on all, alone and beside another program that does the same.
+"""LeNet's gradients in three ways, alone and beside another program that does the same.
 
     python benchmarks/threads.py
 
-Why `lenext.nn.threads_for` gives little work to one thread. Every measurement is a process of its own.
+One thread; all threads within each operation; the batch cut into a part per core (`lenext.training.shards`). Why little
+work is given to one thread per batch or part of it (`lenext.nn.threads_for`). Every measurement is its own process.
 """
 
 import os
@@ -13,51 +14,60 @@ import time
 
 from results import write
 
-SECONDS = 4.0
-ALL = os.cpu_count() or 1
+SECONDS = 3.0
+BATCH = 128
+CORES = os.cpu_count() or 1
+WAYS = ("one thread", "threads in operations", "parts of the batch")
 
 
-def measure(threads: int) -> float:
-    """Images per second of forward, backward and optimizer on batches of 128."""
+def measure(way: str) -> float:
+    """Images per second, forward and backward, on batches of 128."""
     import torch
     import torch.nn.functional as F
+    from torch import Tensor
 
     import lenext
+    from lenext.nn import threads_for
+    from lenext.training.shards import Shards
 
-    torch.set_num_threads(threads)
     network = lenext.build("lenet_relu", classes=10, channels=1, size=28).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
-    images = torch.randn(128, 28, 28, 1).permute(0, 3, 1, 2)
-    labels = torch.randint(0, 10, (128,))
-    steps, start = -10, time.perf_counter()
-    while time.perf_counter() - start < SECONDS:
+    images = torch.randn(BATCH, 28, 28, 1).permute(0, 3, 1, 2)
+    labels = torch.randint(0, 10, (BATCH,))
+
+    def loss_of(part: slice) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = F.cross_entropy(network(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        steps += 1
-        if steps == 0:
-            start = time.perf_counter()
-    return steps * len(labels) / (time.perf_counter() - start)
+            logits = network(images[part])
+        return F.cross_entropy(logits.float(), labels[part], reduction="sum") / BATCH, logits
+
+    macs = 416_520 if way == "parts of the batch" else 1  # too little to be cut
+    shards = Shards(network, macs, BATCH)
+    rounds, start = -10, time.perf_counter()
+    with threads_for(10**12 if way == "threads in operations" else 1):
+        while time.perf_counter() - start < SECONDS:
+            shards.gradients(loss_of, BATCH)
+            rounds += 1
+            if rounds == 0:
+                start = time.perf_counter()
+        return rounds * BATCH / (time.perf_counter() - start)
 
 
-def processes(threads: int, number: int) -> list[float]:
-    command = [sys.executable, __file__, str(threads)]
+def processes(way: str, number: int) -> list[float]:
+    command = [sys.executable, __file__, way]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(number)]
     return [float(process.communicate()[0]) for process in started]
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(measure(int(sys.argv[1])))
+        print(measure(sys.argv[1]))
         sys.exit()
     rates: dict[str, list[float]] = {}
     for _ in range(3):
-        for threads in (1, ALL):
+        for way in WAYS:
             for number, beside in ((1, "alone"), (2, "beside another")):
-                name = f"{threads} thread{'s' * (threads > 1)}, {beside}"
-                rates.setdefault(name, []).extend(processes(threads, number))
-                print(f"{name:30s} {rates[name][-1]:10,.0f} images/s", flush=True)
-    write("threads", {"images_per_second": {name: round(statistics.median(r)) for name, r in rates.items()},
+                name = f"{way}, {beside}"
+                rates.setdefault(name, []).extend(processes(way, number))
+                print(f"{name:40s} {rates[name][-1]:10,.0f} images/s", flush=True)
+    write("threads", {"cores": CORES,
+                      "images_per_second": {name: round(statistics.median(r)) for name, r in rates.items()},
                       "all": {name: [round(rate) for rate in r] for name, r in rates.items()}})  # fmt: skip

@@ -1,5 +1,6 @@
 """Training: learns as well as the reference, ends in time, stops when it makes no sense."""
 
+import copy
 import dataclasses
 import math
 
@@ -9,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+import lenext
 from lenext.errors import DivergenceError, UsageError
 from lenext.ladder import LADDER, resolve
 from lenext.run import run
@@ -19,6 +21,7 @@ from lenext.training.optim import MovingAverage, make_optimizer, parameter_group
 from lenext.training.precision import choose_precision
 from lenext.training.recipes import RECIPES
 from lenext.training.schedule import lr_factor
+from lenext.training.shards import Shards
 
 
 def test_softmax_regression_is_as_good_as_scikit_learns(tmp_path, digits):
@@ -151,16 +154,44 @@ def test_mixed_loss_is_the_weighted_sum_of_both():
     torch.manual_seed(0)
     logits, labels, others = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([2, 2, 0, 1, 1])
     shares = torch.tensor([1.0, 0.7, 0.5, 0.2, 0.9])
-    expected = np.mean([
+    expected = np.array([
         shares[i] * -logits[i].log_softmax(0)[labels[i]] + (1 - shares[i]) * -logits[i].log_softmax(0)[others[i]]
         for i in range(5)
     ])  # fmt: skip
-    assert mixed_cross_entropy(logits, labels, others, shares, smoothing=0.0).item() == pytest.approx(
-        expected, rel=1e-6
-    )
+    found = mixed_cross_entropy(logits, labels, others, shares, smoothing=0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_precision_is_what_the_machine_has():
     cpu = torch.device("cpu")
     assert choose_precision("float32", cpu).dtype == torch.float32
     assert choose_precision("auto", cpu).name in ("bf16", "float32")
+
+
+@pytest.mark.parametrize(("channels", "batch"), [(1, 128), (3, 30)])
+def test_a_batch_cut_among_cores_has_the_gradients_of_the_whole(channels, batch, monkeypatch):
+    torch.manual_seed(0)
+    network = lenext.build("lenet_relu", classes=10, channels=channels, size=28)
+    twin = copy.deepcopy(network)
+    images, labels = torch.randn(batch, channels, 28, 28), torch.randint(0, 10, (batch,))
+
+    def loss_of(part):
+        logits = network(images[part])
+        return nn.functional.cross_entropy(logits, labels[part], reduction="sum") / batch, logits
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    shards = Shards(network, macs=416_520, batch_size=batch)
+    assert shards.number == 3
+    loss, logits = shards.gradients(loss_of, batch)
+    whole = nn.functional.cross_entropy(twin(images), labels)
+    whole.backward()
+    assert loss == pytest.approx(whole.item(), rel=1e-5)
+    assert logits.shape == (batch, 10)
+    for one, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(10), nn.Dropout(0.5)])
+def test_a_batch_stays_whole_where_cutting_would_show(layer):
+    assert Shards(nn.Sequential(nn.Linear(10, 10), layer), macs=416_520, batch_size=128).number == 1
+    assert Shards(nn.Sequential(nn.Linear(10, 10)), macs=416_520_000, batch_size=128).number == 1

@@ -11,7 +11,6 @@ class AlignedConv2d(nn.Conv2d):
 
     Weights, gradients and results are those of `nn.Conv2d`, and in evaluation it is one. In training the output has up
     to 7 further channels, which the next `AlignedConv2d` ignores; what comes between must treat channels one by one.
-    LeNet's 6 channels train 1.25-1.6 times as fast (one thread, bf16; benchmarks/lenet_throughput.py).
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)

@@ -31,6 +31,7 @@ from lenext.training.budget import Clock, Pace
 from lenext.training.optim import MovingAverage, make_optimizer
 from lenext.training.precision import Precision
 from lenext.training.schedule import lr_factor
+from lenext.training.shards import Shards
 
 CHECKPOINT_SHARE = 0.01  # of the time, at most, goes into saving
 CHECKPOINT_SECONDS = 1.0  # between two, at least
@@ -76,6 +77,7 @@ class Trainer:
         self.seed = seed
         self.optimizer = make_optimizer(model, recipe)
         self.average = MovingAverage(model, recipe.ema)
+        self.shards = Shards(model.network, model.cost.macs, batch_size)
         self.best: dict[str, Tensor] = {}
         self.state = State()
         self._fill = np.clip(model.mean.cpu().numpy().round(), 0, 255).astype(np.uint8)
@@ -88,31 +90,35 @@ class Trainer:
         labels = train.labels[indices]
         images, others, weights = mix(images, labels, recipe.augment, **key)
 
-        torch.manual_seed((self.seed << 32) + state.step)  # dropout: a function of the step, so that it can resume
+        self._seed_dropout()
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.lr * lr_factor(recipe, state.progress)
-        with threads_for(self.model.cost.macs * len(indices)):
+        inputs = self._tensor(images)
+        targets = [self._tensor(array) for array in (labels, others, weights)]
+
+        def loss_of(part: slice) -> tuple[Tensor, Tensor]:
             with self.precision.autocast():
-                logits = self.model(self._tensor(images))
-            loss = mixed_cross_entropy(
-                logits.float(), *map(self._tensor, (labels, others, weights)), smoothing=recipe.label_smoothing
+                logits = self.model(inputs[part])
+            losses = mixed_cross_entropy(
+                logits.float(), *(target[part] for target in targets), smoothing=recipe.label_smoothing
             )
-            value = loss.item()
-            if not math.isfinite(value):
-                raise self._diverged(f"the loss became {value}")
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            return losses.sum() / len(indices), logits
+
+        with threads_for(self.model.cost.macs * len(indices)):
+            loss, logits = self.shards.gradients(loss_of, len(indices))
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss}")
             if recipe.clip_norm > 0:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
             self.optimizer.step()
             self.average.update(state.progress, advance)
 
-        state.loss_sum += value * len(indices)
+        state.loss_sum += loss * len(indices)
         state.correct += int((logits.argmax(1).cpu().numpy() == labels).sum())
         state.seen += len(indices)
         state.step += 1
         state.progress = min(1.0, state.progress + advance)
-        return value
+        return loss
 
     def validate(self, val: Subset, *, epoch: float, images_per_second: float, share_of_peak: float) -> dict[str, Any]:
         """Judges the averaged weights on the validation images; keeps them where they are the best so far."""
@@ -181,6 +187,14 @@ class Trainer:
         twin.model.scores(sample)
         validation = (time.perf_counter() - start) * len(val) / len(sample)
         return float(np.median(seconds[1:])), validation
+
+    def _seed_dropout(self) -> None:
+        """Makes dropout a function of the step, so that it can resume; on the one generator that draws it."""
+        seed = (self.seed << 32) + self.state.step
+        if self.precision.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array).to(self.precision.device, non_blocking=True)
@@ -256,15 +270,15 @@ def train(
 
 
 def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, weights: Tensor, *, smoothing: float) -> Tensor:
-    """Mean cross-entropy of logits [N, K] against `labels` and, where images were mixed, `others`, both int64 [N].
+    """Cross-entropy [N] of logits [N, K] against `labels` and, where images were mixed, `others`, both int64 [N].
 
     `weights` float32 [N] are the labels' shares (mixup, Zhang et al. 2018; CutMix, Yun et al. 2019).
     """
     own = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
     if bool((weights == 1).all()):
-        return own.mean()
+        return own
     other = F.cross_entropy(logits, others, label_smoothing=smoothing, reduction="none")
-    return (weights * own + (1 - weights) * other).mean()
+    return weights * own + (1 - weights) * other
 
 
 @contextlib.contextmanager
