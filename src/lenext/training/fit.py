@@ -92,6 +92,6 @@ def fit(
         peak_macs=peak,
         predicted_seconds=predicted_seconds,
         predicted_epochs=predicted_epochs,
-        epochs=trainer.state.step / steps_per_epoch,
-        best_epoch=trainer.state.best["epoch"] if trainer.state.best else 0.0,
+        epochs=state.step / steps_per_epoch,
+        best_epoch=state.best["epoch"],
     )
