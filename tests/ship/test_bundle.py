@@ -215,6 +215,7 @@ def test_evaluate_judges_on_the_very_images_that_the_run_held_out(result: Result
     assert metrics["split"] == "test"
     assert metrics["images"] == len(digits.test) == recorded["images"]
     assert metrics["accuracy"] == recorded["accuracy"]
+    assert not metrics["seen_in_training"]
     assert metrics["confusion"] == recorded["confusion"]
 
 
@@ -224,6 +225,7 @@ def test_evaluate_takes_the_part_that_is_asked_for(run: Result, digits: Dataset)
     for part, size in sizes.items():
         metrics = bundle.evaluate("digits", split=part)  # type: ignore[arg-type]
         assert (metrics["split"], metrics["images"]) == (part, size)
+        assert metrics["seen_in_training"] == (part != "val")
 
 
 def digit_folders(root: Path, digits: Dataset, folders: dict[str, str], each: int = 6) -> Path:

@@ -68,4 +68,5 @@ def _print(document: dict[str, Any]) -> None:
         f"{percent(document['accuracy'])} right (95 % interval {percent(low)} to {percent(high)})\n"
         f"balanced accuracy {percent(document['balanced_accuracy'])}, macro F1 {percent(document['macro_f1'])}\n"
         f"log-loss {document['log_loss']:.3f}, calibration error {percent(document['calibration_error'])}"
+        + ("\nnote: the model was trained on these images; this flatters it" if document["seen_in_training"] else "")
     )

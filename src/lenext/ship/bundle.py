@@ -90,6 +90,7 @@ class Bundle:
     def evaluate(self, data: str, *, split: Literal["train", "val", "test", "all"] | None = None) -> dict[str, Any]:
         """Metrics on `data` (a name or path): see `lenext.evaluate.evaluate`, and which `split` was judged.
 
+        ``seen_in_training`` says that the model was trained on these very images, which flatters it.
         Without `split`: the test part, where the data have one or are those that the model was trained on; else all.
         Raises DataError where classes do not fit.
         """
@@ -102,7 +103,8 @@ class Bundle:
             part=split,
         )
         metrics = evaluate(self.scores(judged.subset.images), judged.subset.labels, self.classes)
-        return {"split": judged.part or "all", **metrics}
+        seen = judged.same_data and judged.part in (None, "train")
+        return {"split": judged.part or "all", "seen_in_training": seen, **metrics}
 
     def verify(self) -> int:
         """Predicts the golden images from their file bytes; the number of them.
