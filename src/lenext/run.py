@@ -18,7 +18,7 @@ from lenext.data import Dataset, Subset, prepare
 from lenext.errors import DataError, Interrupted, UsageError
 from lenext.evaluate import evaluate, predictions, worst
 from lenext.ladder import Rung, resolve, rung
-from lenext.record import Record, environment
+from lenext.record import Record, environment, replacing
 from lenext.report import report
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
@@ -321,11 +321,17 @@ def _record_answer(
         ("path", "label", "predicted", "probability", "loss"),
         ((*rows[i], round(float(loss), 6)) for i, loss in zip(mistakes, losses, strict=True)),
     )
-    np.save(record.path("worst.npy"), judged.images[mistakes], allow_pickle=False)
+    _write_array(record.path("worst.npy"), judged.images[mistakes])
     if fitted.filters is not None:
-        np.save(record.path("filters.npy"), fitted.filters, allow_pickle=False)
+        _write_array(record.path("filters.npy"), fitted.filters)
     if history := record.history():
         record.write_csv("results.csv", list(history[0]), ([row.get(key) for key in history[0]] for row in history))
+
+
+def _write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """An array as a .npy file, whole or not there, as all of a run's files."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def _accuracy(classifier: Classifier, part: Subset) -> float | None:
