@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lenext.comparison import compare
     from lenext.data.check import check
+    from lenext.ladder import cost
     from lenext.models import build
     from lenext.run import resume, train
     from lenext.ship.bundle import load
+    from lenext.ship.pretrained import pretrained
 
-__all__ = ["build", "check", "compare", "load", "resume", "train"]
+__all__ = ["build", "check", "compare", "cost", "load", "pretrained", "resume", "train"]
 
 _HOMES = {
     "build": "lenext.models",
     "check": "lenext.data.check",
     "compare": "lenext.comparison",
+    "cost": "lenext.ladder",
     "load": "lenext.ship.bundle",
+    "pretrained": "lenext.ship.pretrained",
     "resume": "lenext.run",
     "train": "lenext.run",
 }

@@ -15,6 +15,9 @@ from lenext.run import Observer, Result, next_command, prepare_for, run, slug
 from lenext.spec import Run, parse_seconds
 from lenext.training.budget import Clock
 
+# What is compared unless the user says otherwise: rungs that a small processor trains in minutes
+DEFAULT = ("softmax", "svm_linear", "lenet", "lenet_relu", "resnet20")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -40,7 +43,7 @@ def compare(
     observer: Observer | None = None,
     started: float | None = None,
 ) -> Comparison:
-    """Trains `models` (default: the whole ladder) on one split of `data`, and bundles the best.
+    """Trains `models` (default: those of `DEFAULT`) on one split of `data`, and bundles the best.
 
     The best is the one with the highest accuracy on the validation images; the test images only judge. A `budget`
     (seconds, or as ``"10m"``) is for all together; what a rung leaves over goes to those after it. `settings` are
@@ -49,7 +52,7 @@ def compare(
     """
     observer = observer or Observer()
     clock, seconds = Clock(started), parse_seconds(budget)
-    names = list(dict.fromkeys(LADDER if models is None else models))
+    names = list(dict.fromkeys(DEFAULT if models is None else models))
     if not names:
         raise UsageError(f"no models given; accepted: {', '.join(LADDER)}")
     layer = {"seed": seed, "epochs": epochs, "budget": seconds}

@@ -5,12 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from lenext import classical
 from lenext.classical import RUNGS
-from lenext.costing import count
+from lenext.costing import Count, count, without_memory
 from lenext.errors import UsageError
-from lenext.models import VARIANTS, build
-from lenext.spec import Run, Svm, from_dict, merge, suggestion, to_dict, validate
-from lenext.training import RECIPES
+from lenext.models import VARIANTS, Variant, build_model, check_weights, variant, without_weights
+from lenext.spec import Model, Run, Svm, from_dict, merge, suggestion, to_dict, validate
+from lenext.training import recipe_for
+from lenext.training.recipes import FINE_TUNING
 
 
 @dataclass(frozen=True)
@@ -25,24 +29,36 @@ class Rung:
     is_network: bool
 
 
-LADDER: dict[str, Rung] = {
-    name: Rung(name, row.family, row.year, row.paper, row.published, name in VARIANTS)
-    for name, row in sorted((VARIANTS | RUNGS).items(), key=lambda item: item[1].year)
-}
+def _network(name: str, row: Variant) -> Rung:
+    published = f"{row.published.accuracy} ({row.published.source})" if row.published else ""
+    return Rung(name, row.family, row.year, row.paper, published, is_network=True)
+
+
+def _classical(name: str, row: classical.Rung) -> Rung:
+    return Rung(name, row.family, row.year, row.paper, row.published, is_network=False)
+
+
+_ROWS = [_network(name, row) for name, row in VARIANTS.items()] + [_classical(name, row) for name, row in RUNGS.items()]
+
+LADDER: dict[str, Rung] = {row.name: row for row in sorted(_ROWS, key=lambda row: row.year)}
 
 
 def rung(name: str) -> Rung:
-    """The rung `name`. Raises UsageError with the nearest name where there is none."""
-    if name not in LADDER:
-        raise UsageError(f"unknown model {name!r}; {suggestion(name, LADDER)}; `lenext models` lists them")
-    return LADDER[name]
+    """The rung `name`; beyond the table, any ResNeXt. Raises UsageError with the nearest name where there is none."""
+    if name in LADDER:
+        return LADDER[name]
+    try:
+        return _network(name, variant(name))
+    except UsageError as error:
+        raise UsageError(f"unknown model {name!r}; {suggestion(name, LADDER)}; `lenext models` lists them") from error
 
 
 def resolve(source: str, model: str | None, *layers: Mapping[str, Any]) -> Run:
     """The run that trains `model` on `source`: the model's recipe, overlaid with `layers`, the last on top.
 
-    `model` and `source` win over the layers where given. Raises UsageError for an unknown model or key, and for
-    settings that the model does not read.
+    `model` and `source` win over the layers where given. Where the model begins with weights, the recipe is that of
+    fine-tuning and the images' size that of the weights, and published weights are fetched. Raises UsageError for an
+    unknown model or key, and for settings that the model does not read; DataError for weights that cannot be used.
     """
     given = merge(*layers)
     for section in ("data", "model"):
@@ -59,25 +75,92 @@ def resolve(source: str, model: str | None, *layers: Mapping[str, Any]) -> Run:
     section, other = ("recipe", "svm") if row.is_network else ("svm", "recipe")
     if other in given:
         raise UsageError(f"{other}: {name} does not read these settings; it reads those of {section!r}")
-    recipe = to_dict(RECIPES[name]) if row.is_network else to_dict(Svm())
-    run = validate(from_dict(Run, merge({section: recipe}, given, {"model": {"name": name}})))
+    given = merge(given, {"model": {"name": name}})
+    wanted = from_dict(Model, given["model"], "model")
+    below: dict[str, Any] = {section: to_dict(recipe_for(wanted) if row.is_network else Svm())}
+    if wanted.weights is not None:
+        if not row.is_network:
+            raise UsageError(f"{name} begins with no weights: given {wanted.weights!r}, accepted: with a network")
+        known = check_weights(wanted)  # now, and not after the images are read
+        below = merge(below, {"recipe": FINE_TUNING, "data": {"size": known.size}})
+    run = validate(from_dict(Run, merge(below, given)))
     path = Path(run.data.source)
     if path.exists():  # so that the run can be resumed from any folder
         run = replace(run, data=replace(run.data, source=str(path.resolve())))
+    if wanted.weights is not None and (path := Path(wanted.weights).expanduser()).is_file():
+        run = replace(run, model=replace(run.model, weights=str(path.absolute())))
     return run
 
 
-def overview(*, classes: int = 10, channels: int = 1, size: int = 28) -> list[dict[str, Any]]:
-    """A row per rung: name, family, year, params and macs at the given shape, what is published, the paper."""
+def published_shape(name: str) -> dict[str, int]:
+    """Classes, channels and size (pixels) that the figures of rung `name` are published at."""
+    if not rung(name).is_network:
+        return {"classes": 10, "channels": 1, "size": 28}  # Fashion-MNIST
+    row = variant(name)
+    return {"classes": row.classes, "channels": row.channels, "size": row.size}
+
+
+def cost(
+    model: str | nn.Module,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    size: int | None = None,
+    **options: Any,
+) -> Count:
+    """What `model` costs for one image, counted without building it in memory: ``lenext.cost("resnet50").macs``.
+
+    `model` is the name of a rung, taken as published but for what is given (`options` as for `lenext.build`); or any
+    network on images float32 [N, channels, size, size], by default of 3 channels and 224 px. Of a classical rung only
+    parameters and multiply-adds are known. Raises UsageError for what cannot be built, and for a network that refuses
+    such images or whose shapes depend on their values.
+    """
+    given = {"classes": classes, "channels": channels, "size": size}
+    for key, value in given.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{key}: given {value}, accepted: 1 or more")
+    if isinstance(model, nn.Module):
+        if classes is not None or options:
+            words = ", ".join([*(["classes"] if classes is not None else []), *options])
+            raise UsageError(f"{type(model).__name__}: given {words} for a network that is built already; "
+                             "accepted: channels, size")  # fmt: skip
+        channels, size = 3 if channels is None else channels, 224 if size is None else size
+        return count(model, channels=channels, size=size, training=True)
+    shape = published_shape(model) | {key: value for key, value in given.items() if value is not None}
+    if rung(model).is_network:
+        return _count(from_dict(Model, {"name": model, **options}, "model"), shape, training=True)
+    if options:
+        raise UsageError(f"{model}: given {', '.join(options)}; accepted: classes, channels, size")
+    params, macs = RUNGS[model].cost(**shape)
+    return Count(params, macs, training_params=params)
+
+
+def overview() -> list[dict[str, Any]]:
+    """A row per rung: name, family, year; params, macs and flops at its published shape; what is published; the paper.
+
+    `published` has params, gmacs (10⁹ multiply-adds), accuracy and source, as far as they are published, or is None.
+    """
     rows = []
-    for row in LADDER.values():
+    for name, row in LADDER.items():
+        shape = published_shape(name)
         if row.is_network:
-            cost = count(build(row.name, classes=classes, channels=channels, size=size), channels=channels, size=size)
-            params, macs = cost.params, cost.macs
+            counted = _count(Model(name), shape, training=False)
+            params, macs, published = counted.params, counted.macs, VARIANTS[name].published
+            figures = None if published is None else to_dict(published)
         else:
-            params, macs = RUNGS[row.name].cost(classes, channels, size)
+            params, macs = RUNGS[name].cost(**shape)
+            accuracy, _, source = row.published.rstrip(")").partition(" (")
+            figures = {"accuracy": accuracy, "source": source} if accuracy else None
+        if figures is not None:
+            figures = {key: figures.get(key) for key in ("params", "gmacs", "accuracy", "source")}
         rows.append(
-            {"model": row.name, "family": row.family, "year": row.year, "params": params, "macs": macs,
-             "flops": 2 * macs, "published": row.published, "paper": row.paper}
+            {"model": name, "family": row.family, "year": row.year, "shape": shape, "params": params, "macs": macs,
+             "flops": 2 * macs, "published": figures, "paper": row.paper}
         )  # fmt: skip
     return rows
+
+
+def _count(model: Model, shape: Mapping[str, int], *, training: bool) -> Count:
+    with without_memory():
+        network = build_model(without_weights(validate(model, "model")), **shape)
+    return count(network, channels=shape["channels"], size=shape["size"], training=training)

@@ -41,9 +41,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """Which rung of the ladder."""
+    """Which rung of the ladder, and how its layers differ from the published ones. None: as published."""
 
     name: str
+    width: float = 1.0  # times the channels of every hidden layer
+    norm: Literal["batch", "group", "none"] | None = None  # after each convolution
+    activation: Literal["relu", "sigmoid"] | None = None
+    pooling: Literal["max", "avg"] | None = None
+    dropout: float | None = None  # probability that a number before a dense layer is dropped
+    sliced: bool | None = None  # k×k convolutions as 1×k, then k×1
+    groups: int | None = None  # of the k×k convolutions but the first
+    group_width: int | None = None  # ResNeXt: channels of a group in the first stage
+    layout: Literal["large", "small"] | None = None  # for photographs or for small images; None: by their size
+    weights: str | None = None  # to begin with: a .pth or .safetensors file, or the name of published ones
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,9 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.0  # share of training that the moving average of the weights looks back on; 0 is off
     clip_norm: float = 0.0  # largest gradient norm; 0 is off
+    auxiliary: float = 0.3  # weight of the loss of each auxiliary head, where a network has them
+    freeze: float = 0.0  # share of training in which only the head learns; for weights that are given
+    earlier_lr: float = 1.0  # the first layer's share of the learning rate; the layers between follow geometrically
     augment: Augment = field(default_factory=Augment)
 
 
@@ -113,6 +126,10 @@ _RANGES = {
     "data.test": (0.0, 0.9),
     "data.max_bad": (0.0, 1.0),
     "data.max_pixels": (1, _HUGE),
+    "model.width": (0.01, 100.0),
+    "model.dropout": (0.0, 0.99),
+    "model.groups": (1, 4096),
+    "model.group_width": (1, 4096),
     "recipe.lr": (_TINY, _HUGE),
     "recipe.momentum": (0.0, 0.9999),
     "recipe.weight_decay": (0.0, _HUGE),
@@ -122,6 +139,9 @@ _RANGES = {
     "recipe.label_smoothing": (0.0, 0.99),
     "recipe.ema": (0.0, 1.0),
     "recipe.clip_norm": (0.0, _HUGE),
+    "recipe.auxiliary": (0.0, 10.0),
+    "recipe.freeze": (0.0, 1.0),
+    "recipe.earlier_lr": (_TINY, 1.0),
     "recipe.augment.shift": (0, 4096),
     "recipe.augment.crop_area": (0.01, 1.0),
     "recipe.augment.erase": (0.0, 1.0),

@@ -77,13 +77,15 @@ def one_line(err: str) -> str:
 
 FROZEN = {
     "check": ["--debug", "--json", "--max-bad"],
-    "train": ["--budget", "--config", "--debug", "--epochs", "--json", "--model", "--out", "--seed", "--set"],
+    "train": ["--budget", "--config", "--debug", "--epochs", "--json", "--model", "--out", "--seed", "--set",
+              "--weights"],
     "resume": ["--debug", "--json"],
     "compare": ["--budget", "--config", "--debug", "--epochs", "--json", "--models", "--out", "--seed", "--set"],
     "eval": ["--debug", "--goldens", "--json", "--split"],
     "predict": ["--csv", "--debug", "--json"],
     "report": ["--debug", "--json"],
     "models": ["--debug", "--json"],
+    "cost": ["--channels", "--classes", "--debug", "--json", "--layers", "--set", "--size"],
 }
 
 
@@ -183,6 +185,18 @@ WRONG: dict[str, tuple[int, str]] = {
     "predict none.lenext x.png": (3, "none.lenext: no such file"),
     "predict none.lenext": (2, "no pictures given"),
     "models more": (2, "one argument too many: more"),
+    "cost": (2, "MODEL"),
+    "cost resnet5": (2, "unknown model 'resnet5'; did you mean 'resnet56'?"),
+    "cost svm_liner": (2, "did you mean 'svm_linear'?"),
+    "cost lenet --size 8": (2, "lenet: given images of 8 px, accepted: 16 px or more"),
+    "cost lenet --channels 0": (2, "channels: given 0, accepted: 1 or more"),
+    "cost lenet --size big": (2, "--size"),
+    "cost resnet50 --set model.widht=1": (2, "unknown key 'model.widht'; did you mean 'model.width'?"),
+    "cost resnet50 --set model.width=0": (2, "model.width: given 0"),
+    "cost resnet50 --set model.size=32": (2, "unknown key 'model.size'"),
+    "cost resnet50 --set model.name=lenet": (2, "accepted: settings of the model, such as model.width=0.5"),
+    "cost resnet50 --set recipe.lr=1": (2, "accepted: settings of the model, such as model.width=0.5"),
+    "cost svm_linear --set model.width=2": (2, "svm_linear: given width; accepted: classes, channels, size"),
 }
 
 
@@ -268,14 +282,73 @@ def test_models(cli: Cli) -> None:
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     rows = {row["model"]: row for row in cli("models", "--json").document["models"]}
-    assert {"softmax", "lenet", "lenet_relu", "svm_linear"} <= rows.keys()
+    assert rows.keys() >= {"svm_linear", *lenext.models.VARIANTS}
     for name, row in rows.items():
-        assert name in out
+        assert re.search(rf"^{name} +{row['year']} +{row['shape']['size']} ", out, re.MULTILINE)
         assert row["flops"] == 2 * row["macs"] > 0
-        if name in lenext.models.VARIANTS:
-            network = lenext.models.build(name, classes=10, channels=1, size=28)
-            assert row["params"] == sum(p.numel() for p in network.parameters())
+        published = row["published"] or {}
+        if published.get("params"):
+            assert published["params"] == row["params"]
+            assert round(row["macs"] / 1e9, 1) == round(published["gmacs"], 1)
     assert rows["lenet"]["params"] == 61706  # LeCun et al. 1998, with every map of C3 connected
+    assert rows["lenet"]["published"] is None
+    assert rows["resnet50"]["shape"] == {"classes": 1000, "channels": 3, "size": 224}
+    assert rows["resnet50"]["published"] == {
+        "params": 25_557_032, "gmacs": 4.089, "accuracy": "ImageNet 0.761",
+        "source": "torchvision, weights IMAGENET1K_V1",
+    }  # fmt: skip
+    assert rows["svm_linear"]["published"] == {
+        "params": None, "gmacs": None, "accuracy": "Fashion-MNIST 0.836", "source": "its README, linear SVM",
+    }  # fmt: skip
+    assert re.search(r"^resnet50 +2015 +224 +25.6 M +4.1 G +25.6 M +4.1 G +ImageNet 0.761 *$", out, re.MULTILINE)
+
+
+def test_cost(cli: Cli) -> None:
+    code, out, err = cli("cost", "lenet")
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    for expected in (
+        "lenet, 10 classes, for one image of 1×28×28",
+        "parameters 61,706 61.7 k",
+        "multiply-adds (MACs) 416,520 417 k",
+        "FLOPs, two per MAC 833,040 833 k",
+        "not counted as multiply-adds: sigmoid 4, avg_pool2d 2",
+    ):
+        assert expected in lines
+    assert "parameters in training" not in out
+    assert " parameters in training " in cli("cost", "googlenet").out
+
+
+@pytest.mark.parametrize("model", ["lenet", "resnet50", "vgg16_bn", "googlenet", "inception_v4"])
+def test_cost_of_every_layer_fits_into_80_columns(model: str, cli: Cli) -> None:
+    code, out, _ = cli("cost", model, "--layers")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    layers = cli("cost", model, "--json").document["layers"]
+    for layer in layers:  # a name is never broken in two
+        shape = "×".join(map(str, layer["shape"]))
+        assert re.search(rf"^{re.escape(layer['name'])} +[A-Z]\w+ +{shape}( |$)", out, re.MULTILINE), layer
+    assert ("–: takes part in training only" in out) == (model == "googlenet")
+
+
+def test_cost_prints_one_document(cli: Cli) -> None:
+    output = cli("cost", "resnet50", "--size", "64", "--channels", "1", "--classes", "10",
+                 "--set", "model.width=0.5", "--set", "model.norm=group", "--json")  # fmt: skip
+    assert (output.code, output.err) == (0, "")
+    document = output.document
+    assert list(document) == ["model", "shape", "params", "training_params", "macs", "flops", "inference_bytes",
+                              "training_bytes", "uncounted", "layers"]  # fmt: skip
+    assert document["shape"] == {"classes": 10, "channels": 1, "size": 64}
+    network = lenext.models.build("resnet50", width=0.5, norm="group", classes=10, channels=1, size=64)
+    assert document["params"] == sum(p.numel() for p in network.parameters())
+    assert document["uncounted"]["group_norm"] == 53
+    assert {tuple(layer) for layer in document["layers"]} == {
+        ("name", "kind", "shape", "params", "macs", "flops", "output_bytes", "kept_bytes")
+    }
+    for name in ("params", "macs", "flops"):
+        assert sum(layer[name] for layer in document["layers"]) == document[name]
+    classical = cli("cost", "svm_linear", "--json").document
+    assert (classical["params"], classical["inference_bytes"], classical["layers"]) == (7850, None, [])
 
 
 def test_check(cli: Cli, photos: Path) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import functional
 
 from lenext.data import ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
 from lenext.errors import DataError
+from lenext.spec import from_dict
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 
@@ -342,3 +344,37 @@ def test_threads_give_what_one_thread_gives():
         threaded = list(pool.map(lambda file: preprocess(file, settings), files))
     for file, pixels in zip(files, threaded, strict=True):
         assert np.array_equal(preprocess(file, settings), pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "interpolation"), [(224, 256, "bilinear"), (224, 232, "bilinear"), (299, 341, "bicubic")]
+)
+def test_resize_then_crop_is_torchvisions(size, resize, interpolation):
+    # torchvision.transforms._presets.ImageClassification: the shorter side to `resize`, then the centre
+    settings = Preprocess(size, 3, "crop", resize=resize, interpolation=interpolation)
+    for path in sorted(STAMPS.rglob("*.png"))[::60]:
+        file = saved(Image.open(path).convert("RGBA").convert("RGB"), "JPEG")
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+        resized = functional.resize(image, [resize], functional.InterpolationMode(interpolation))
+        expected = np.asarray(functional.center_crop(resized, [size])).astype(int)
+        difference = np.abs(preprocess(file, settings) - expected)
+        # Bicubic overshoots when it enlarges; Pillow cuts that off between its two passes, whose order varies
+        overshoots = interpolation == "bicubic" and min(image.size) < resize
+        assert difference.max() <= (20 if overshoots else 2), path
+        assert difference.max() <= (20 if overshoots else 2), path
+        assert difference.mean() < 0.2, path
+
+
+def test_a_long_thin_picture_is_not_blown_up():
+    # The whole of it resized, as torchvision would, were 256 × 51,200,000 pixels
+    settings = Preprocess(224, 3, "crop", resize=256)
+    assert (preprocess(saved(Image.new("L", (1, 200_000), 77), "PNG"), settings) == 77).all()
+
+
+def test_settings_of_before_mean_what_they_meant():
+    old = {"size": 28, "channels": 3, "fit": "crop", "background": 255, "max_pixels": 100_000_000}
+    settings = from_dict(Preprocess, old)
+    assert (settings.resize, settings.interpolation) == (None, "bilinear")
+    image = gradient()
+    expected = image.resize((28, 28), Image.Resampling.BILINEAR, box=(10, 0, 50, 40))
+    assert np.array_equal(preprocess(saved(image, "PNG"), settings), np.asarray(expected))

@@ -1,12 +1,10 @@
-"""Networks: parameter counts from the papers and the lecture's corrected table, any shape, clear errors."""
+"""Softmax regression and LeNet: counts from the lecture's corrected table; and what cannot be built is said."""
 
 import pytest
-import torch
 
 import lenext
 from lenext.costing import count
 from lenext.errors import UsageError
-from lenext.models import VARIANTS
 
 
 @pytest.mark.parametrize("name", ["lenet", "lenet_relu"])
@@ -28,16 +26,6 @@ def test_lenet_costs_what_the_lecture_recomputes(name):
 def test_softmax_regression_is_one_matrix():
     counted = count(lenext.build("softmax", classes=10, channels=1, size=28), channels=1, size=28)
     assert (counted.params, counted.macs) == (7850, 7840)
-
-
-@pytest.mark.parametrize("name", list(VARIANTS))
-@pytest.mark.parametrize(("channels", "size", "classes"), [(1, 16, 2), (3, 17, 3), (3, 64, 101), (1, 28, 10)])
-def test_every_network_takes_any_shape_and_trains_on_one_image(name, channels, size, classes):
-    network = lenext.build(name, classes=classes, channels=channels, size=size)
-    logits = network(torch.randn(1, channels, size, size))
-    assert logits.shape == (1, classes)
-    logits.logsumexp(1).sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 
 
 def test_lenet_original_is_sigmoid_and_average_the_twin_relu_and_max():

@@ -12,16 +12,25 @@ from torch import nn
 
 import lenext
 from lenext.errors import DivergenceError, UsageError
-from lenext.ladder import LADDER, resolve
+from lenext.ladder import resolve
+from lenext.models import VARIANTS
 from lenext.run import run
-from lenext.spec import Recipe
+from lenext.spec import Model, Recipe
+from lenext.training import recipe_for
 from lenext.training.budget import Pace
 from lenext.training.loop import mixed_cross_entropy
 from lenext.training.optim import MovingAverage, make_optimizer, parameter_groups
 from lenext.training.precision import choose_precision
-from lenext.training.recipes import RECIPES
 from lenext.training.schedule import lr_factor
 from lenext.training.shards import Shards
+
+
+@pytest.fixture
+def threads():
+    """For tests that set their number; afterwards it is what it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def test_softmax_regression_is_as_good_as_scikit_learns(tmp_path, digits):
@@ -52,7 +61,8 @@ def test_a_mad_learning_rate_stops_with_advice(tmp_path, digits):
 
 
 def test_every_network_has_a_recipe():
-    assert set(RECIPES) == {name for name, rung in LADDER.items() if rung.is_network}
+    for name in VARIANTS:
+        assert recipe_for(Model(name)).lr > 0
 
 
 def test_settings_a_model_does_not_read_are_refused():
@@ -169,19 +179,19 @@ def test_precision_is_what_the_machine_has():
 
 
 @pytest.mark.parametrize(("channels", "batch"), [(1, 128), (3, 30)])
-def test_a_batch_cut_among_cores_has_the_gradients_of_the_whole(channels, batch, monkeypatch):
+def test_a_batch_cut_among_cores_has_the_gradients_of_the_whole(channels, batch, threads):
     torch.manual_seed(0)
     network = lenext.build("lenet_relu", classes=10, channels=channels, size=28)
     twin = copy.deepcopy(network)
     images, labels = torch.randn(batch, channels, 28, 28), torch.randint(0, 10, (batch,))
 
-    def loss_of(part):
-        logits = network(images[part])
+    def loss_of(model, part):
+        logits = model(images[part])
         return nn.functional.cross_entropy(logits, labels[part], reduction="sum") / batch, logits
 
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    torch.set_num_threads(3)
     shards = Shards(network, macs=416_520, batch_size=batch)
-    assert shards.number == 3
+    assert len(shards.models) == 3
     loss, logits = shards.gradients(loss_of, batch)
     whole = nn.functional.cross_entropy(twin(images), labels)
     whole.backward()
@@ -191,7 +201,58 @@ def test_a_batch_cut_among_cores_has_the_gradients_of_the_whole(channels, batch,
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(10), nn.Dropout(0.5)])
-def test_a_batch_stays_whole_where_cutting_would_show(layer):
-    assert Shards(nn.Sequential(nn.Linear(10, 10), layer), macs=416_520, batch_size=128).number == 1
-    assert Shards(nn.Sequential(nn.Linear(10, 10)), macs=416_520_000, batch_size=128).number == 1
+def test_each_part_is_normalised_by_itself_and_batch_norm_remembers_their_average(threads):
+    torch.manual_seed(0)
+    network = lenext.build("resnet20", channels=1, size=28, width=0.5)
+    images, labels = torch.randn(64, 1, 28, 28), torch.randint(0, 10, (64,))
+    halves = [copy.deepcopy(network) for _ in range(2)]
+
+    def loss_of(model, part):
+        logits = model(images[part])
+        return nn.functional.cross_entropy(logits, labels[part], reduction="sum") / 64, logits
+
+    torch.set_num_threads(2)
+    shards = Shards(network, macs=10_000_000, batch_size=64)
+    assert len(shards.models) == 2
+    shards.gradients(loss_of, 64)
+    for half, part in zip(halves, (slice(0, 32), slice(32, 64)), strict=True):
+        loss_of(half, part)[0].backward()
+    for one, first, second in zip(network.parameters(), *(half.parameters() for half in halves), strict=True):
+        torch.testing.assert_close(one.grad, first.grad + second.grad, rtol=1e-4, atol=1e-6)
+    for one, first, second in zip(network.buffers(), *(half.buffers() for half in halves), strict=True):
+        torch.testing.assert_close(one.double(), (first.double() + second.double()) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_dropped_is_a_function_of_seed_and_part(threads):
+    torch.manual_seed(0)
+    network = lenext.build("lenet_relu", dropout=0.5)
+    images = torch.randn(2, 1, 28, 28).repeat(64, 1, 1, 1)
+
+    def loss_of(model, part):
+        logits = model(images[part])
+        return logits.square().mean(), logits
+
+    torch.set_num_threads(2)
+    shards = Shards(network, macs=416_520, batch_size=128)
+    assert len(shards.models) == 2
+    found = []
+    for seed in (5, 5, 6):
+        shards.seed(seed)
+        found.append(shards.gradients(loss_of, 128)[1])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert not torch.equal(found[0][:64], found[0][64:])  # the same images, other numbers dropped
+
+
+def test_a_batch_stays_whole_where_cutting_would_show_or_not_pay(threads):
+    torch.set_num_threads(4)
+
+    def number(*layers, macs=1_000_000, batch_size=128):
+        return len(Shards(nn.Sequential(nn.Linear(10, 10), *layers), macs=macs, batch_size=batch_size).models)
+
+    assert number() == 4
+    assert number(nn.Dropout(0.5)) == 1  # draws from one generator
+    assert number(nn.BatchNorm1d(10), batch_size=63) == 1  # statistics of at least 32 images
+    assert number(nn.BatchNorm1d(10), batch_size=100) == 3
+    assert number(macs=2_000_000_000) == 1
+    assert number(macs=1_000) == 1

@@ -2,32 +2,37 @@
 
 from lenext.cli.console import Output, console, print_json, table
 
-SHAPE = {"classes": 10, "channels": 1, "size": 28}
-
 
 def models(*, output: Output = Output()) -> None:
-    """List the ladder: family, year, size, arithmetic, and what is published.
+    """List the ladder: year, parameters and arithmetic, beside what is published.
 
     Example: lenext models
     """
     from lenext.ladder import overview
     from lenext.report.text import compact
 
-    rows = overview(**SHAPE)
+    rows = overview()
     if output.json:
-        print_json({"shape": SHAPE, "models": rows})
+        print_json({"models": rows})
         return
-    shown = table("model", "family", "year", "params", "MACs", "published", right=("year", "params", "MACs"))
+    numbers = ("\npx", "\nparams", "\nMACs", "published\nparams", "\n MACs")
+    shown = table("\nmodel", "\nyear", *numbers, "\naccuracy", right=numbers)
+    shown.padding, shown.show_edge = (0, 1, 0, 0), False  # so that it fits into 80 columns
+    for column in shown.columns[:-1]:
+        column.no_wrap = True
     for row in rows:
+        published = row["published"] or {"params": None, "gmacs": None, "accuracy": ""}
+        gmacs = published["gmacs"]
         shown.add_row(
             row["model"],
-            row["family"],
             str(row["year"]),
+            str(row["shape"]["size"]),
             compact(row["params"]),
             compact(row["macs"]),
-            row["published"],
+            compact(published["params"]),
+            compact(gmacs and gmacs * 1e9),
+            published["accuracy"],
         )
     out = console()
     out.print(shown)
-    out.print(f"Parameters and multiply-adds (MACs) per image for {SHAPE['classes']} classes of gray "
-              f"{SHAPE['size']}-pixel images.")  # fmt: skip
+    out.print("px: side of one image, as published; MACs: multiply-adds; `lenext cost MODEL` counts at any shape")

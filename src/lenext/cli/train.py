@@ -10,6 +10,7 @@ def train(
     /,
     *,
     model: str | None = None,
+    weights: str | None = None,
     budget: str | None = None,
     epochs: float | None = None,
     seed: int | None = None,
@@ -27,6 +28,8 @@ def train(
         A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
     model
         A rung of the ladder; `lenext models` lists them.
+    weights
+        Begin with these: a .pth or .safetensors file, or imagenet for published ones.
     budget
         Time for everything, such as 90s, 2m or 1h30m.
     epochs
@@ -39,7 +42,9 @@ def train(
     from lenext.cli.progress import Shown
     from lenext.cli.resume import print_result
     from lenext.run import train as start
+    from lenext.spec import merge
 
+    given = merge(settings.read(), {"model": {"weights": weights}} if weights else {})
     with Shown() as observer:
         result = start(
             data,
@@ -47,7 +52,7 @@ def train(
             epochs=epochs,
             budget=budget,
             seed=seed,
-            settings=settings.read(),
+            settings=given,
             out=out,
             observer=observer,
             started=STARTED,

@@ -22,6 +22,9 @@ from lenext.errors import DataError
 from lenext.spec import Fit
 
 Pixels = NDArray[np.uint8]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # The formats that are tried, likeliest first. Pillow knows more; those run other programs (EPS), hold no pictures
 # (GRIB) or are recognised by so little that any file passes for one.
@@ -62,6 +65,8 @@ class Preprocess:
     fit: Fit = "pad"  # pad: nothing cut off; crop: the centre square; squash: stretched
     background: int = 255  # gray value, 0-255, behind transparent pixels and in the padding
     max_pixels: int = 100_000_000  # a picture with more is refused before it is decoded
+    resize: int | None = None  # pixels of the shorter side, before the centre is cropped; only with fit="crop"
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def preprocess(file_bytes: bytes, settings: Preprocess) -> Pixels:
 
     Turned upright by its EXIF orientation; first frame of an animation; 16 bits scaled to 8; transparency composited
     on the background; gray by ITU-R BT.601. A JPEG of more than twice the size needed is decoded at 1/2, 1/4 or 1/8
-    (in the DCT, which averages) before the antialiased resize. Raises ImageError.
+    (in the DCT, which averages) before the antialiased resize; with `settings.resize` it is decoded in full, as by
+    those whose preprocessing that is. Raises ImageError.
     """
     with _reading(file_bytes):
         return _finish(_open(file_bytes, settings.max_pixels), settings)
@@ -149,7 +155,7 @@ def _open(file_bytes: bytes, max_pixels: int) -> Image.Image:
 
 
 def _finish(image: Image.Image, settings: Preprocess) -> Pixels:
-    if image.format in ("JPEG", "MPO"):
+    if image.format in ("JPEG", "MPO") and settings.resize is None:
         width, height = _scaled(image.size, settings)
         image.draft(None, (2 * width, 2 * height))
     return _place(_upright(_plain(image, settings.background)), settings)
@@ -218,15 +224,30 @@ def _place(image: Image.Image, settings: Preprocess) -> Pixels:
     """An "L" or "RGB" image in the model's square: uint8 [size, size, channels]."""
     image = image.convert("L" if settings.channels == 1 else "RGB")
     size, (width, height) = settings.size, image.size
+    resampling = _RESAMPLING[settings.interpolation]
     if settings.fit == "pad":
-        scaled = image.resize(_scaled(image.size, settings), Image.Resampling.BILINEAR)
+        scaled = image.resize(_scaled(image.size, settings), resampling)
         square = Image.new(image.mode, (size, size), (settings.background,) * settings.channels)
         square.paste(scaled, ((size - scaled.width) // 2, (size - scaled.height) // 2))
     else:
-        across, down = (min(image.size),) * 2 if settings.fit == "crop" else image.size
-        left, top = (width - across) / 2, (height - down) / 2
-        square = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + across, top + down))
+        square = image.resize((size, size), resampling, box=_box(width, height, settings))
     return _array(square)
+
+
+def _box(width: int, height: int, settings: Preprocess) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what the model sees of a picture of that size, in its pixels; not for "pad"."""
+    if settings.fit == "squash":
+        return 0, 0, width, height
+    shorter = min(width, height)
+    if settings.resize is None:
+        left, top = (width - shorter) / 2, (height - shorter) / 2
+        return left, top, left + shorter, top + shorter
+    # What torchvision's transforms leave after they have resized the whole, their rounding included
+    across, down = settings.resize * width // shorter, settings.resize * height // shorter
+    left, top = round((across - settings.size) / 2), round((down - settings.size) / 2)
+    by_width, by_height = width / across, height / down
+    return (left * by_width, top * by_height,
+            min(width, (left + settings.size) * by_width), min(height, (top + settings.size) * by_height))  # fmt: skip
 
 
 def _array(image: Image.Image) -> Pixels:

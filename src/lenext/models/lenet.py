@@ -8,45 +8,59 @@ first layer has 150 weights where a dense layer of the same output would have 3.
 changes that AlexNet made later, ReLU and max pooling, and nothing else.
 """
 
-from functools import partial
-
 from torch import nn
 
-from lenext.models.variant import Variant
-from lenext.nn import AlignedConv2d, conv_output, he, xavier
+from lenext.models.variant import Shape, Variant
+from lenext.nn import AlignedConv2d, Layers, conv_output, he, xavier
 
 
-def lenet(classes: int, channels: int, size: int, *, modern: bool) -> nn.Module:
-    """Images float [N, channels, size, size] to logits [N, classes]; `modern`: ReLU and max pooling."""
-    side = conv_output(size, 5, padding=2) // 2
-    side = conv_output(side, 5) // 2
+def lenet(shape: Shape, layers: Layers) -> nn.Module:
+    """Images float [N, channels, size, size] to logits [N, classes]."""
+    six, sixteen, wide, narrow = (layers.channels(n) for n in (6, 16, 120, 84))
+    side = conv_output(conv_output(shape.size, 5, padding=2) // 2, 5) // 2
     network = nn.Sequential(
-        AlignedConv2d(channels, 6, 5, padding=2),
-        *_activate_and_pool(modern=modern),
-        AlignedConv2d(6, 16, 5),
-        *_activate_and_pool(modern=modern),
+        _conv(layers, shape.channels, six, padding=2, first=True),
+        *_activate_and_pool(layers, six),
+        _conv(layers, six, sixteen, padding=0),
+        *_activate_and_pool(layers, sixteen),
         nn.Flatten(),
-        nn.Linear(16 * side * side, 120),
-        _activation(modern=modern),
-        nn.Linear(120, 84),
-        _activation(modern=modern),
-        nn.Linear(84, classes),
+        nn.Linear(sixteen * side**2, wide),
+        *_activate_and_drop(layers),
+        nn.Linear(wide, narrow),
+        *_activate_and_drop(layers),
+        nn.Linear(narrow, shape.classes),
     )
-    return he(network) if modern else xavier(network)
+    return he(network) if layers.activation == "relu" else xavier(network)
 
 
-def _activation(*, modern: bool) -> nn.Module:
-    return nn.ReLU() if modern else nn.Sigmoid()
+def _conv(layers: Layers, before: int, after: int, *, padding: int, first: bool = False) -> nn.Module:
+    # What AlignedConv2d adds in training passes through pooling and activation, but not through other layers
+    plain = layers.norm == "none" and layers.groups == 1 and not layers.sliced and layers.channels(16) % 8 == 0
+    if plain:
+        return AlignedConv2d(before, after, 5, padding=padding)
+    return layers.conv(before, after, 5, padding=padding, first=first)
 
 
-def _activate_and_pool(*, modern: bool) -> tuple[nn.Module, nn.Module]:
+def _activate_and_pool(layers: Layers, channels: int) -> list[nn.Module]:
+    norm = [] if layers.norm == "none" else [layers.normalise(channels)]
+    activation, pool = layers.activate(), layers.pool(2, stride=2)
     # ReLU and max commute: pooling first gives the same values with a quarter of the ReLUs
-    return (nn.MaxPool2d(2), nn.ReLU()) if modern else (nn.Sigmoid(), nn.AvgPool2d(2))
+    commute = layers.activation == "relu" and layers.pooling == "max"
+    return [*norm, pool, activation] if commute else [*norm, activation, pool]
+
+
+def _activate_and_drop(layers: Layers) -> list[nn.Module]:
+    return [layers.activate(), *([layers.drop()] if layers.dropout else [])]
 
 
 _PAPER = "LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998"
 
+
+def _row(layers: Layers) -> Variant:
+    return Variant("LeNet", 1995, _PAPER, lenet, 10, 1, 28, layers=layers, min_size=16)
+
+
 VARIANTS = {
-    "lenet": Variant("LeNet", 1995, _PAPER, partial(lenet, modern=False), min_size=16),
-    "lenet_relu": Variant("LeNet", 1995, _PAPER, partial(lenet, modern=True), min_size=16),
+    "lenet": _row(Layers(activation="sigmoid", pooling="avg")),
+    "lenet_relu": _row(Layers()),
 }

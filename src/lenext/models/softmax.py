@@ -5,12 +5,13 @@ Everything above it on the ladder puts something between the pixels and this lay
 
 from torch import nn
 
-from lenext.models.variant import Variant
+from lenext.models.variant import Published, Shape, Variant
+from lenext.nn import Layers
 
 
-def softmax_regression(classes: int, channels: int, size: int) -> nn.Module:
+def softmax_regression(shape: Shape, _layers: Layers) -> nn.Module:
     """Images float [N, channels, size, size] to logits [N, classes]."""
-    head = nn.Linear(channels * size * size, classes)
+    head = nn.Linear(shape.channels * shape.size**2, shape.classes)
     # The problem is convex: zero is as good a start as any, and the same on every machine
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -23,7 +24,11 @@ VARIANTS = {
         year=1958,
         paper="Cox, The Regression Analysis of Binary Sequences, 1958",
         build=softmax_regression,
+        classes=10,
+        channels=1,
+        size=28,
+        options=(),
         min_size=1,
-        published="Fashion-MNIST 0.842 (its README, logistic regression)",
+        published=Published("its README, logistic regression", "Fashion-MNIST 0.842"),
     ),
 }

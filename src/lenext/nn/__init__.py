@@ -1,8 +1,21 @@
 """What networks are made of: layers, shape arithmetic, initialisation."""
 
-from lenext.nn.initialise import he, xavier
-from lenext.nn.layers import AlignedConv2d
+from lenext.nn.initialise import HEAD_STD, he, xavier
+from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
-from lenext.nn.threads import SMALL_MACS, threads_for
+from lenext.nn.threads import SMALL_MACS, on_threads, threads_for
 
-__all__ = ["SMALL_MACS", "AlignedConv2d", "conv_output", "he", "threads_for", "xavier"]
+__all__ = [
+    "HEAD_STD",
+    "SMALL_MACS",
+    "AlignedConv2d",
+    "AuxiliaryHead",
+    "Dropout",
+    "Layers",
+    "conv_output",
+    "he",
+    "on_threads",
+    "threads_for",
+    "without_auxiliary",
+    "xavier",
+]

@@ -12,15 +12,19 @@ SMALL_MACS = 150_000_000
 
 
 @contextlib.contextmanager
-def threads_for(macs: int) -> Iterator[None]:
+def on_threads(number: int) -> Iterator[None]:
+    """Work on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_for(macs: int) -> contextlib.AbstractContextManager[None]:
     """Work of `macs` multiply-adds at a time: on one thread where that is little, else on as many as torch is set to.
 
     A function of the work alone, not of the load, since results differ in their last bits with the number of threads.
     """
-    threads = torch.get_num_threads()
-    if macs < SMALL_MACS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return on_threads(1 if macs < SMALL_MACS else torch.get_num_threads())

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from lenext.classical import LinearSvm
+from lenext.classical import RUNGS, LinearSvm
 from lenext.classifier import Classifier, ConvNet
 from lenext.data import Preprocess, prepare_with, preprocess
 from lenext.errors import DataError, LenextError, ParityError
 from lenext.evaluate import evaluate
-from lenext.models import VARIANTS, build
+from lenext.models import build_model, without_weights
 from lenext.record import replacing
 from lenext.ship.predict import Prediction, predict
-from lenext.spec import Run, from_dict, to_dict
+from lenext.spec import Model, Run, from_dict, to_dict
 
 FORMAT = 1
 GOLDEN_TOLERANCE = 1e-3  # of scores, absolute and relative: other processors and libraries round differently
@@ -52,9 +52,10 @@ class Bundle:
         golden_files: Sequence[bytes],
     ) -> "Bundle":
         """Bundles what `run` trained; `golden_files` are pictures whose scores every copy must reproduce."""
-        # A bundle travels: it says what the data were called, not where they lay
+        # A bundle travels: it says what the data were called, not where they lay, and needs no other file
         source = Path(run.data.source).name
-        run = dataclasses.replace(run, data=dataclasses.replace(run.data, source=source))
+        data, model = dataclasses.replace(run.data, source=source), without_weights(run.model)
+        run = dataclasses.replace(run, data=data, model=model)
         metadata = {
             "format": FORMAT,
             "model": to_dict(run.model),
@@ -182,11 +183,11 @@ def _arrays(classifier: Classifier) -> dict[str, NDArray[Any]]:
 
 
 def _classifier(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier:
-    name, classes = metadata["model"]["name"], tuple(metadata["classes"])
+    model_spec, classes = without_weights(from_dict(Model, metadata["model"])), tuple(metadata["classes"])
     settings = from_dict(Preprocess, metadata["preprocess"])
-    if name not in VARIANTS:
+    if model_spec.name in RUNGS:
         return LinearSvm.from_arrays(arrays, classes, settings)
-    network = build(name, classes=len(classes), channels=settings.channels, size=settings.size)
+    network = build_model(model_spec, classes=len(classes), channels=settings.channels, size=settings.size)
     model = ConvNet(network, classes, settings, mean=arrays["mean"], std=arrays["std"])
     model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return model.eval()

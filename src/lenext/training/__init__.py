@@ -2,6 +2,6 @@
 
 from lenext.training.fit import fit
 from lenext.training.loop import Progress
-from lenext.training.recipes import RECIPES
+from lenext.training.recipes import recipe_for
 
-__all__ = ["RECIPES", "Progress", "fit"]
+__all__ = ["Progress", "fit", "recipe_for"]

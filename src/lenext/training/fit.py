@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lenext.classifier import ConvNet, pixel_statistics
 from lenext.costing import peak_macs
 from lenext.data import Dataset
 from lenext.errors import DataError
-from lenext.models import build
+from lenext.models import build_model, describe_weights, without_weights
 from lenext.record import Record
 from lenext.spec import Run
 from lenext.training.budget import Clock, Pace, training_deadline
@@ -53,8 +54,14 @@ def fit(
                         "each needs at least one")  # fmt: skip
     settings = data.preprocess
     torch.manual_seed(run.seed)
-    network = build(run.model.name, classes=len(data.classes), channels=settings.channels, size=settings.size)
-    mean, std = pixel_statistics(data.train.images)
+    # What a checkpoint holds takes the place of the weights, whose file may be gone by then
+    began = any(record.path("last").glob("step-*"))
+    spec = without_weights(run.model) if began else run.model
+    network = build_model(spec, classes=len(data.classes), channels=settings.channels, size=settings.size)
+    if known := describe_weights(spec):
+        mean, std = (np.array(values, np.float32) for values in known.normalisation(settings.channels))
+    else:
+        mean, std = pixel_statistics(data.train.images)
     precision = choose_precision(run.precision, choose_device())
     peak = peak_macs(precision.dtype, precision.device)
     model = ConvNet(network, data.classes, settings, mean=mean, std=std)

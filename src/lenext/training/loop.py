@@ -6,19 +6,20 @@ checkpoint. So a run that is stopped at any step, by a signal or by the power co
 
 import contextlib
 import copy
+import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lenext.classifier import ConvNet
 from lenext.data import Subset, augment, mix, order
@@ -28,7 +29,7 @@ from lenext.record import Record
 from lenext.spec import Recipe
 from lenext.training import checkpoint
 from lenext.training.budget import Clock, Pace
-from lenext.training.optim import MovingAverage, make_optimizer
+from lenext.training.optim import MovingAverage, freeze, make_optimizer
 from lenext.training.precision import Precision
 from lenext.training.schedule import lr_factor
 from lenext.training.shards import Shards
@@ -77,10 +78,15 @@ class Trainer:
         self.seed = seed
         self.optimizer = make_optimizer(model, recipe)
         self.average = MovingAverage(model, recipe.ema)
-        self.shards = Shards(model.network, model.cost.macs, batch_size)
+        self.shards = Shards(model, model.cost.macs, batch_size)
         self.best: dict[str, Tensor] = {}
         self.state = State()
-        self._fill = np.clip(model.mean.cpu().numpy().round(), 0, 255).astype(np.uint8)
+
+    @functools.cached_property
+    def _fill(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The mean colour, uint8 [C]; looked at when it is needed, as a checkpoint may bring another."""
+        fill: np.ndarray[Any, np.dtype[np.uint8]] = self.model.mean.cpu().round().clip(0, 255).to(torch.uint8).numpy()
+        return fill
 
     def step(self, train: Subset, indices: np.ndarray[Any, np.dtype[np.int64]], epoch: int, advance: float) -> float:
         """One step of the optimizer on the images `indices`; returns the loss."""
@@ -90,19 +96,27 @@ class Trainer:
         labels = train.labels[indices]
         images, others, weights = mix(images, labels, recipe.augment, **key)
 
-        self._seed_dropout()
+        self.shards.seed((self.seed << 32) + state.step)  # a function of the step, so that it can resume
+        if recipe.freeze > 0:
+            freeze(self.model.network, frozen=state.progress < recipe.freeze)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.lr * lr_factor(recipe, state.progress)
+            group["lr"] = group["share"] * recipe.lr * lr_factor(recipe, state.progress)
         inputs = self._tensor(images)
         targets = [self._tensor(array) for array in (labels, others, weights)]
 
-        def loss_of(part: slice) -> tuple[Tensor, Tensor]:
+        def loss_of(model: nn.Module, part: slice) -> tuple[Tensor, Tensor]:
             with self.precision.autocast():
-                logits = self.model(inputs[part])
-            losses = mixed_cross_entropy(
-                logits.float(), *(target[part] for target in targets), smoothing=recipe.label_smoothing
-            )
-            return losses.sum() / len(indices), logits
+                outputs = model(inputs[part])
+            logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+
+            def losses(scores: Tensor) -> Tensor:
+                wanted = (target[part] for target in targets)
+                return mixed_cross_entropy(scores.float(), *wanted, smoothing=recipe.label_smoothing)
+
+            loss = losses(logits)
+            for scores in auxiliary:  # heads in the middle of the network (Szegedy et al. 2015, section 5)
+                loss = loss + recipe.auxiliary * losses(scores)
+            return loss.sum() / len(indices), logits
 
         with threads_for(self.model.cost.macs * len(indices)):
             loss, logits = self.shards.gradients(loss_of, len(indices))
@@ -123,13 +137,14 @@ class Trainer:
     def validate(self, val: Subset, *, epoch: float, images_per_second: float, share_of_peak: float) -> dict[str, Any]:
         """Judges the averaged weights on the validation images; keeps them where they are the best so far."""
         state = self.state
-        scores = torch.from_numpy(self.average.network.scores(val.images))
+        with self.precision.autocast():
+            scores = torch.from_numpy(self.average.network.scores(val.images))
         labels = torch.from_numpy(val.labels)
         row = {
             "epoch": round(epoch, 4),
             "step": state.step,
             "seconds": round(state.seconds, 3),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[-1]["lr"],
             "train_loss": state.loss_sum / max(1, state.seen),
             "train_accuracy": state.correct / max(1, state.seen),
             "val_loss": F.cross_entropy(scores, labels).item(),
@@ -172,35 +187,35 @@ class Trainer:
         return True
 
     def probe(self, train: Subset, val: Subset) -> tuple[float, float]:
-        """Seconds per step and per validation, measured on a copy that is thrown away."""
-        twin = Trainer(
-            copy.deepcopy(self.model), self.recipe, self.precision, batch_size=self.batch_size, seed=self.seed
-        )
-        indices = order(self.seed, 0, len(train))[: self.batch_size]
-        seconds: list[float] = []
-        while len(seconds) < 3 or (len(seconds) < _PROBE_STEPS and sum(seconds) < _PROBE_SECONDS):
-            start = time.perf_counter()
-            twin.step(train, indices, 0, 1e-6)
-            seconds.append(time.perf_counter() - start)
+        """Seconds per step, over what is left of training, and per validation; measured on a copy, thrown away."""
+        left = max(1e-9, 1.0 - self.state.progress)
+        frozen = max(0.0, self.recipe.freeze - self.state.progress) / left
+        recipe = replace(self.recipe, freeze=0.0)
+        twin = Trainer(copy.deepcopy(self.model), recipe, self.precision, batch_size=self.batch_size, seed=self.seed)
+        per_step = (1.0 - frozen) * twin._seconds_per_step(train)
+        if frozen:
+            twin.recipe = replace(recipe, freeze=1.0)
+            per_step += frozen * twin._seconds_per_step(train)
         start = time.perf_counter()
         sample = val.images[:512]
         twin.model.scores(sample)
         validation = (time.perf_counter() - start) * len(val) / len(sample)
-        return float(np.median(seconds[1:])), validation
+        return per_step, validation
 
-    def _seed_dropout(self) -> None:
-        """Makes dropout a function of the step, so that it can resume; on the one generator that draws it."""
-        seed = (self.seed << 32) + self.state.step
-        if self.precision.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)
+    def _seconds_per_step(self, train: Subset) -> float:
+        indices = order(self.seed, 0, len(train))[: self.batch_size]
+        seconds: list[float] = []
+        while len(seconds) < 3 or (len(seconds) < _PROBE_STEPS and sum(seconds) < _PROBE_SECONDS):
+            start = time.perf_counter()
+            self.step(train, indices, 0, 1e-6)
+            seconds.append(time.perf_counter() - start)
+        return float(np.median(seconds[1:]))
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(array).to(self.precision.device, non_blocking=True)
 
     def _diverged(self, what: str) -> DivergenceError:
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizer.param_groups[-1]["lr"]
         return DivergenceError(
             f"training diverged: {what} at step {self.state.step}, learning rate {lr:.3g}; "
             f"try --set recipe.lr={self.recipe.lr / 4:.3g} or --set recipe.clip_norm=1"
@@ -243,7 +258,8 @@ def train(
             state.seconds = clock.seconds()
 
             rate = (state.step - window_step) * batch / max(state.seconds - window_start, 1e-9)
-            share = rate * 3 * trainer.model.cost.macs / peak  # the backward pass costs two forward passes
+            passes = 1 if state.progress < trainer.recipe.freeze else 3  # the backward pass costs two forward passes
+            share = rate * passes * trainer.model.cost.macs / peak
             if on_progress and state.seconds > shown:
                 shown = state.seconds + PROGRESS_SECONDS
                 on_progress(_progress(state, pace, steps_per_epoch, loss, rate, share))

@@ -1,11 +1,12 @@
 """The optimizer and the moving average of the weights."""
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lenext.models import heads
 from lenext.spec import Recipe
 
 M = TypeVar("M", bound=nn.Module)
@@ -14,14 +15,65 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; weight decay on weights alone, not on biases and normalisation."""
-    decayed, plain = parameter_groups(network)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    """SGD with Nesterov momentum, or AdamW; weight decay on weights alone, not on biases and normalisation.
+
+    A group's ``share`` is its share of the learning rate, see `lr_shares`; the head is in the last groups.
+    """
+    shares = lr_shares(network, recipe.earlier_lr)
+    # A head that learns first is apart: the fused kernels take no group of which a part has momentum and a part not
+    apart = head_parameters(network) if recipe.freeze > 0 else set()
+    places = sorted({(parameter in apart, share) for parameter, share in shares.items()})
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [parameter for parameter in parameters if (parameter in apart, shares[parameter]) == place],
+            "weight_decay": decay,
+            "share": place[1],
+        }
+        for place in places
+        for parameters, decay in zip(parameter_groups(network), (recipe.weight_decay, 0.0), strict=True)
+    ]
     groups = [group for group in groups if group["params"]]
+    assert sum(len(group["params"]) for group in groups) == len(shares)
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+
+
+def lr_shares(network: nn.Module, first: float) -> dict[nn.Parameter, float]:
+    """Each parameter's share of the learning rate: `first` in the first layer, 1 in the head, geometric in between.
+
+    Layers are convolutions and matrices in the order of the modules; normalisation goes with the layer before it.
+    Smaller steps for earlier layers: Howard & Ruder 2018, section 3.2, as what these see is common to most images.
+    """
+    ends = head_parameters(network)
+    depths: dict[nn.Parameter, int] = {}
+    depth = -1
+    for module in network.modules():
+        own = [parameter for parameter in module.parameters(recurse=False) if parameter not in ends]
+        if own and isinstance(module, nn.Conv2d | nn.Linear):
+            depth += 1
+        for parameter in own:
+            depths.setdefault(parameter, max(depth, 0))
+    shares = {parameter: first ** (1.0 - place / max(depth + 1, 1)) for parameter, place in depths.items()}
+    shares |= dict.fromkeys(ends, 1.0)
+    assert shares.keys() == set(network.parameters())
+    return shares
+
+
+def freeze(network: nn.Module, *, frozen: bool) -> None:
+    """Lets the head alone learn while `frozen`, else everything; frozen batch norms keep the statistics they have."""
+    learning = {inner for head in heads(network) for inner in head.modules()}
+    for module in network.modules():
+        held = frozen and module not in learning
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(not held)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(not held)
+
+
+def head_parameters(network: nn.Module) -> set[nn.Parameter]:
+    return {parameter for head in heads(network) for parameter in head.parameters()}
 
 
 def parameter_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

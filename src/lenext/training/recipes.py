@@ -1,6 +1,10 @@
 """The tuned numbers: how each network is trained unless the user says otherwise."""
 
-from lenext.spec import Augment, Recipe
+from dataclasses import replace
+from typing import Any
+
+from lenext.models import layers_of
+from lenext.spec import Augment, Model, Recipe
 
 _SHIFT = Augment(shift=1)  # no flip: a mirrored digit or letter is another one
 
@@ -10,4 +14,29 @@ RECIPES: dict[str, Recipe] = {
     "lenet": Recipe(optimizer="adamw", lr=0.01, epochs=30, weight_decay=0.0, ema=0.05, augment=_SHIFT),
     # Unclipped, the first steps on few or large images can push ReLUs below zero for good
     "lenet_relu": Recipe(lr=0.05, epochs=30, clip_norm=1.0, ema=0.05, augment=_SHIFT),
+}
+
+_DEEP = Recipe(lr=0.1, batch_size=64, epochs=30, label_smoothing=0.05, ema=0.05, augment=_SHIFT)
+
+
+def recipe_for(model: Model) -> Recipe:
+    """The recipe of a rung of the ladder."""
+    if model.name in RECIPES:
+        return RECIPES[model.name]
+    if layers_of(model).norm == "none":
+        return replace(_DEEP, lr=0.02, clip_norm=1.0)
+    return _DEEP
+
+
+# Laid over a network's recipe where it begins with weights that others trained: the new head learns alone at first, so
+# that its first, random answers spoil nothing; then all layers, in smaller steps than from scratch and the earlier ones
+# in smaller steps still
+FINE_TUNING: dict[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "momentum": 0.9,
+    "epochs": 15.0,
+    "clip_norm": 1.0,
+    "freeze": 0.2,
+    "earlier_lr": 0.1,
 }
