@@ -52,8 +52,13 @@ if __name__ == "__main__":
                 try:
                     fitted = fit(spec, data, record, clock=clock)
                     last = record.history()[-1]
-                    row = {"seed": seed, "finite": True, "epochs": round(fitted.epochs, 2),
-                           "train_loss": round(last["train_loss"], 3), "val_accuracy": round(last["val_accuracy"], 3)}
+                    row = {
+                        "seed": seed,
+                        "finite": True,
+                        "epochs": round(fitted.epochs, 2),
+                        "train_loss": round(last["train_loss"], 3),
+                        "val_accuracy": round(last["val_accuracy"], 3),
+                    }
                 except DivergenceError as error:
                     row = {"seed": seed, "finite": False, "error": str(error)}
             rows[name].append({**row, "seconds": round(clock.seconds(), 1)})

@@ -76,6 +76,7 @@ def train(
     data: str = "",
     *,
     model: str | None = None,
+    weights: Path | str | None = None,
     epochs: float | None = None,
     budget: float | str | None = None,
     seed: int | None = None,
@@ -86,13 +87,16 @@ def train(
 ) -> Result:
     """Trains one model of the ladder on `data` and bundles it: ``lenext.train("digits", model="lenet_relu")``.
 
-    `data` is a name or a path; `epochs` passes over the training images, or a `budget` in seconds (or as ``"2m"``) for
-    everything, judging and reporting included, which counts from `started` (a time.perf_counter(); default now);
-    `settings` are nested, as in a YAML file: ``{"recipe": {"lr": 0.1}}``.
+    `data` is a name or a path; `weights` a file to begin with, or the name of published ones; `epochs` passes over the
+    training images, or a `budget` in seconds (or as ``"2m"``) for everything, judging and reporting included, which
+    counts from `started` (a time.perf_counter(); default now); `settings` are nested, as in a YAML file:
+    ``{"recipe": {"lr": 0.1}}``.
     Raises the errors of `lenext.errors`.
     """
     given = {"epochs": epochs, "budget": parse_seconds(budget), "seed": seed}
-    layer = {key: value for key, value in given.items() if value is not None}
+    layer: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if weights is not None:
+        layer["model"] = {"weights": str(weights)}
     spec = resolve(data, model, settings or {}, layer)
     return run(spec, out=Path(out) if out else None, observer=observer, started=started)
 

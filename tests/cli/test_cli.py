@@ -77,8 +77,18 @@ def one_line(err: str) -> str:
 
 FROZEN = {
     "check": ["--debug", "--json", "--max-bad"],
-    "train": ["--budget", "--config", "--debug", "--epochs", "--json", "--model", "--out", "--seed", "--set",
-              "--weights"],
+    "train": [
+        "--budget",
+        "--config",
+        "--debug",
+        "--epochs",
+        "--json",
+        "--model",
+        "--out",
+        "--seed",
+        "--set",
+        "--weights",
+    ],
     "resume": ["--debug", "--json"],
     "compare": ["--budget", "--config", "--debug", "--epochs", "--json", "--models", "--out", "--seed", "--set"],
     "eval": ["--debug", "--goldens", "--json", "--split"],

@@ -42,17 +42,16 @@ def train(
     from lenext.cli.progress import Shown
     from lenext.cli.resume import print_result
     from lenext.run import train as start
-    from lenext.spec import merge
 
-    given = merge(settings.read(), {"model": {"weights": weights}} if weights else {})
     with Shown() as observer:
         result = start(
             data,
             model=model,
+            weights=weights,
             epochs=epochs,
             budget=budget,
             seed=seed,
-            settings=given,
+            settings=settings.read(),
             out=out,
             observer=observer,
             started=STARTED,

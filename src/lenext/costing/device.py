@@ -1,6 +1,5 @@
 """What the machine can do."""
 
-import statistics
 import time
 
 import torch
@@ -9,15 +8,15 @@ import torch
 def peak_macs(dtype: torch.dtype, device: torch.device, *, side: int = 1024, repeats: int = 9) -> float:
     """Multiply-adds per second of a square matrix product: the most that a network can hope for.
 
-    The median of `repeats` products of side `side`, after one to warm up; about 0.2 s on a CPU.
+    The fastest of `repeats` products of side `side`, as other programs can only slow it down; about 0.2 s on a CPU.
     """
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         start = time.perf_counter()
         product = left @ right
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     del product
-    return side**3 / statistics.median(seconds[1:])
+    return side**3 / min(seconds)

@@ -152,12 +152,6 @@ class ResNet(nn.Module):
         self.dropout = layers.drop()
         self.fc = nn.Linear(channels, shape.classes)
         he(self, "fan_out", head_std=HEAD_STD)
-        if residual:
-            for module in self.modules():
-                if isinstance(module, Block):  # each block begins as the identity (Goyal et al. 2017, section 5.1)
-                    last = module.get_submodule("bn3" if isinstance(module, Bottleneck) else "bn2")
-                    if isinstance(last, nn.BatchNorm2d | nn.GroupNorm):
-                        nn.init.zeros_(last.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))

@@ -24,6 +24,7 @@ from lenext.data import Preprocess, prepare_with, preprocess
 from lenext.errors import DataError, LenextError, ParityError
 from lenext.evaluate import evaluate
 from lenext.models import build_model, without_weights
+from lenext.nn import without_auxiliary
 from lenext.record import replacing
 from lenext.ship.predict import Prediction, predict
 from lenext.spec import Model, Run, from_dict, to_dict
@@ -188,7 +189,7 @@ def _classifier(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Cl
     if model_spec.name in RUNGS:
         return LinearSvm.from_arrays(arrays, classes, settings)
     network = build_model(model_spec, classes=len(classes), channels=settings.channels, size=settings.size)
-    model = ConvNet(network, classes, settings, mean=arrays["mean"], std=arrays["std"])
+    model = ConvNet(without_auxiliary(network), classes, settings, mean=arrays["mean"], std=arrays["std"])
     model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return model.eval()
 

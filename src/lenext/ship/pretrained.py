@@ -8,6 +8,7 @@ from torch import nn
 from lenext.classifier import ConvNet
 from lenext.data import Preprocess, encode_png
 from lenext.models import build_model, check_weights, heads
+from lenext.nn import without_auxiliary
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Model, Run, from_dict
 
@@ -33,7 +34,7 @@ def pretrained(name: str, *, weights: str | os.PathLike[str] = "imagenet") -> Bu
         classes = tuple(map(str, range(output.out_features)))
     mean, std = (np.array(values, np.float32) for values in known.normalisation(settings.channels))
     return Bundle.create(
-        ConvNet(network, classes, settings, mean=mean, std=std).eval(),
+        ConvNet(without_auxiliary(network), classes, settings, mean=mean, std=std).eval(),
         Run(Data(known.name, size=settings.size, channels=settings.channels, fit="crop"), model),
         metrics={} if known.accuracy is None else {"accuracy": known.accuracy, "source": known.source},
         fingerprint="",  # of images that are not here

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lenext.classifier import ConvNet
 from lenext.data import Subset, augment, mix, order
 from lenext.errors import DivergenceError, Interrupted
-from lenext.nn import threads_for
+from lenext.nn import threads_for, without_auxiliary
 from lenext.record import Record
 from lenext.spec import Recipe
 from lenext.training import checkpoint
@@ -282,6 +282,7 @@ def train(
                     f"stopped at epoch {state.step / steps_per_epoch:.2f}; `lenext resume {record.root}` continues"
                 )
     trainer.model.load_state_dict(trainer.best)
+    without_auxiliary(trainer.model)
     trainer.model.eval()
 
 

@@ -24,7 +24,7 @@ def recipe_for(model: Model) -> Recipe:
     if model.name in RECIPES:
         return RECIPES[model.name]
     if layers_of(model).norm == "none":
-        return replace(_DEEP, lr=0.02, clip_norm=1.0)
+        return replace(_DEEP, lr=0.05, clip_norm=1.0)
     return _DEEP
 
 
