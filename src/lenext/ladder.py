@@ -19,28 +19,22 @@ from lenext.training.recipes import FINE_TUNING
 
 @dataclass(frozen=True)
 class Rung:
-    """A model that can be trained, by name, with what is published of it."""
+    """A model that can be trained, by name."""
 
     name: str
     family: str
     year: int
     paper: str
-    published: str
     is_network: bool
 
 
-def _network(name: str, row: Variant) -> Rung:
-    published = f"{row.published.accuracy} ({row.published.source})" if row.published else ""
-    return Rung(name, row.family, row.year, row.paper, published, is_network=True)
+def _rung(name: str, row: Variant | classical.Rung) -> Rung:
+    return Rung(name, row.family, row.year, row.paper, isinstance(row, Variant))
 
 
-def _classical(name: str, row: classical.Rung) -> Rung:
-    return Rung(name, row.family, row.year, row.paper, row.published, is_network=False)
-
-
-_ROWS = [_network(name, row) for name, row in VARIANTS.items()] + [_classical(name, row) for name, row in RUNGS.items()]
-
-LADDER: dict[str, Rung] = {row.name: row for row in sorted(_ROWS, key=lambda row: row.year)}
+LADDER: dict[str, Rung] = {
+    name: _rung(name, row) for name, row in sorted((VARIANTS | RUNGS).items(), key=lambda item: item[1].year)
+}
 
 
 def rung(name: str) -> Rung:
@@ -48,7 +42,7 @@ def rung(name: str) -> Rung:
     if name in LADDER:
         return LADDER[name]
     try:
-        return _network(name, variant(name))
+        return _rung(name, variant(name))
     except UsageError as error:
         raise UsageError(f"unknown model {name!r}; {suggestion(name, LADDER)}; `lenext models` lists them") from error
 
@@ -144,13 +138,11 @@ def overview() -> list[dict[str, Any]]:
     for name, row in LADDER.items():
         shape = published_shape(name)
         if row.is_network:
-            counted = _count(Model(name), shape, training=False)
-            params, macs, published = counted.params, counted.macs, VARIANTS[name].published
-            figures = None if published is None else to_dict(published)
+            counted, published = _count(Model(name), shape, training=False), VARIANTS[name].published
+            params, macs, figures = counted.params, counted.macs, to_dict(published) if published else None
         else:
             params, macs = RUNGS[name].cost(**shape)
-            accuracy, _, source = row.published.rstrip(")").partition(" (")
-            figures = {"accuracy": accuracy, "source": source} if accuracy else None
+            figures = {"accuracy": RUNGS[name].accuracy, "source": RUNGS[name].source}
         if figures is not None:
             figures = {key: figures.get(key) for key in ("params", "gmacs", "accuracy", "source")}
         rows.append(

@@ -10,7 +10,8 @@ class Rung:
     family: str
     year: int
     paper: str
-    published: str = ""  # published accuracy, with its source
+    accuracy: str = ""  # as published
+    source: str = ""  # by whom
 
     def cost(self, classes: int, channels: int, size: int) -> tuple[int, int]:
         """Parameters and multiply-adds per image, at `size` pixels a side."""

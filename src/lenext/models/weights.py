@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lenext.errors import DataError
-from lenext.nn import AuxiliaryHead
+from lenext.nn import HEAD_STD, AuxiliaryHead
 
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model")  # under which training scripts keep the weights, beside their other state
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _TIMM_VGG = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
-_NEW_HEAD_STD = 0.01  # of a last layer's weights: trained features are large, and the first scores should be equal
 _NAMED = 3  # tensors that do not fit, of those that a message lists
 
 
@@ -118,7 +117,7 @@ def load(network: nn.Module, state: State, *, what: str) -> None:
         wanted[name].copy_(value)
     for layer in outputs:
         if f"{layer}.weight" not in fitting:
-            nn.init.normal_(wanted[f"{layer}.weight"], std=_NEW_HEAD_STD)
+            nn.init.normal_(wanted[f"{layer}.weight"], std=HEAD_STD)
             nn.init.zeros_(wanted[f"{layer}.bias"])
 
 
