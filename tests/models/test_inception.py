@@ -111,7 +111,7 @@ def test_a_few_steps_on_digits_reduce_the_loss(name):
     network = lenext.build(name, classes=10, channels=1, size=32, width=0.125)
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, nesterov=True)
     losses = []
-    for _ in range(10):
+    for _ in range(30):
         of_heads = torch.stack([F.cross_entropy(logits, labels) for logits in logits_of(network(images))])
         optimizer.zero_grad()
         of_heads.sum().backward()
