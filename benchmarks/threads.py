@@ -34,9 +34,9 @@ def measure(way: str) -> float:
     images = torch.randn(BATCH, 28, 28, 1).permute(0, 3, 1, 2)
     labels = torch.randint(0, 10, (BATCH,))
 
-    def loss_of(part: slice) -> tuple[Tensor, Tensor]:
+    def loss_of(model: torch.nn.Module, part: slice) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = network(images[part])
+            logits = model(images[part])
         return F.cross_entropy(logits.float(), labels[part], reduction="sum") / BATCH, logits
 
     macs = 416_520 if way == "parts of the batch" else 1  # too little to be cut
