@@ -21,8 +21,8 @@ BUDGET = "10m"
 SETTINGS = {
     "resnet20": ["recipe.augment.shift=0"],
     "resnext29_2x32d": ["model.width=0.25", "recipe.augment.shift=0"],
-    "vgg11_bn": ["model.width=0.375"],
-    "googlenet": ["model.width=0.25", "recipe.augment.shift=0"],
+    "vgg11_bn": ["model.width=0.375", "recipe.clip_norm=0"],
+    "googlenet": ["model.width=0.25", "recipe.augment.shift=0", "recipe.clip_norm=0"],
     "alexnet": ["model.width=0.25"],
 }
 

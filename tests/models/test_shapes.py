@@ -81,7 +81,7 @@ def test_signals_neither_die_nor_explode_on_the_way(name):
     with torch.no_grad():
         scores = network(torch.randn(4, 3, 32, 32))
     assert scores.abs().max() < 100
-    assert scores.std(0).mean() > 3e-4
+    assert scores.std(0).mean() > 1e-4  # the head begins small
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])

@@ -23,6 +23,10 @@ from torch import Tensor, nn
 from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
 from lenext.nn import HEAD_STD, Layers, he
 
+# With more blocks than this each begins as the identity (Goyal et al. 2017, section 5.1), or what they add up to is too
+# much for the first steps; with fewer the first epoch is faster without
+DEEP = 12
+
 
 class Block(nn.Module):
     """x + g(x), then the activation; of a plain twin g(x) alone."""
@@ -38,6 +42,10 @@ class Block(nn.Module):
         self.add_layers(before, width, after, stride, layers)
 
     def add_layers(self, before: int, width: int, after: int, stride: int, layers: Layers) -> None:
+        raise NotImplementedError
+
+    @property
+    def last_norm(self) -> nn.Module:
         raise NotImplementedError
 
     def change(self, x: Tensor) -> Tensor:
@@ -64,6 +72,10 @@ class Basic(Block):
         self.conv2 = layers.conv(width, after, 3, bias=bias)
         self.bn2 = layers.normalise(after)
 
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.bn2
+
     def change(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         changed: Tensor = self.bn2(self.conv2(out))
@@ -83,6 +95,10 @@ class Bottleneck(Block):
         self.bn2 = layers.normalise(width)
         self.conv3 = layers.conv(width, after, 1, bias=bias)
         self.bn3 = layers.normalise(after)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.bn3
 
     def change(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -152,6 +168,10 @@ class ResNet(nn.Module):
         self.dropout = layers.drop()
         self.fc = nn.Linear(channels, shape.classes)
         he(self, "fan_out", head_std=HEAD_STD)
+        if residual and sum(depths) > DEEP:
+            for module in self.modules():
+                if isinstance(module, Block) and isinstance(module.last_norm, nn.BatchNorm2d | nn.GroupNorm):
+                    nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))

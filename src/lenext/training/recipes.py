@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from lenext.models import layers_of
+from lenext.models import layers_of, variant
 from lenext.spec import Augment, Model, Recipe
 
 _SHIFT = Augment(shift=1)  # no flip: a mirrored digit or letter is another one
@@ -25,6 +25,8 @@ def recipe_for(model: Model) -> Recipe:
         return RECIPES[model.name]
     if layers_of(model).norm == "none":
         return replace(_DEEP, lr=0.05, clip_norm=1.0)
+    if variant(model.name).large_from is not None:
+        return replace(_DEEP, clip_norm=1.0)  # deep ones, and wide dense layers, can run away in their first steps
     return _DEEP
 
 
