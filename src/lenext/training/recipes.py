@@ -16,7 +16,7 @@ RECIPES: dict[str, Recipe] = {
     "lenet_relu": Recipe(lr=0.05, epochs=30, clip_norm=1.0, ema=0.05, augment=_SHIFT),
 }
 
-_DEEP = Recipe(lr=0.1, batch_size=64, epochs=30, label_smoothing=0.05, ema=0.05, augment=_SHIFT)
+_DEEP = Recipe(lr=0.1, batch_size=64, epochs=20, label_smoothing=0.05, ema=0.05, augment=_SHIFT)
 
 
 def recipe_for(model: Model) -> Recipe:
