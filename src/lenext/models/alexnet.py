@@ -14,7 +14,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
+from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant, torchvision_published
 from lenext.nn import HEAD_STD, Layers, conv_output, he
 
 HIDDEN = 4096
@@ -89,6 +89,6 @@ VARIANTS = {
         "AlexNet", 2014, _ONE_WEIRD_TRICK,
         partial(AlexNet, widths=(64, 192, 384, 256, 256), padding=2, side=6, dropout_first=True),
         layers=_LAYERS, options=_OPTIONS, large_from=64,
-        published=Published("torchvision, weights IMAGENET1K_V1", "ImageNet 0.565", 61_100_840, 0.714),
+        published=torchvision_published(61_100_840, 0.714, 56.522),
     ),
 }  # fmt: skip

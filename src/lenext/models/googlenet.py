@@ -15,7 +15,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
+from lenext.models.variant import LAYER_OPTIONS, Shape, Variant, torchvision_published
 from lenext.nn import HEAD_STD, AuxiliaryHead, Dropout, Layers, he
 
 # Channels of the 1×1; before the 3×3 and of it; before the 5×5 and of it; after the pooling
@@ -151,6 +151,6 @@ VARIANTS = {
         layers=Layers(norm="batch", dropout=0.2),
         options=(*LAYER_OPTIONS, "layout"),
         large_from=64,
-        published=Published("torchvision, weights IMAGENET1K_V1", "ImageNet 0.698", 6_624_904, 1.498),
+        published=torchvision_published(6_624_904, 1.498, 69.778),
     )
 }

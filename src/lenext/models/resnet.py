@@ -20,7 +20,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
+from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant, torchvision_published
 from lenext.nn import HEAD_STD, Layers, he
 
 # With more blocks than this each begins as the identity (Goyal et al. 2017, section 5.1), or what they add up to is too
@@ -192,7 +192,6 @@ _RESNET = "He et al., Deep Residual Learning for Image Recognition, 2016"
 _RESNEXT = "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2017"
 _BATCH = Layers(norm="batch")
 _BOTTLENECK = (*LAYER_OPTIONS, "group_width", "layout")
-_TORCHVISION = "torchvision, weights IMAGENET1K_V1"
 
 # Blocks per stage
 _BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -217,14 +216,10 @@ def _small(depth: int, published: Published | None = None, *, residual: bool = T
     return Variant(family, 2015, _RESNET, build, 10, 3, 32, layers=_BATCH, options=options, published=published)
 
 
-def resnext(name: str, published: Published | None = None) -> Variant | None:
-    """ResNeXt of any depth, cardinality and width, by a name such as resnext29_8x64d; None: no such name."""
-    match = re.fullmatch(r"resnext(29|50|101|152)_(\d{1,4})x(\d{1,4})d", name)
-    if match is None or not int(match[2]) * int(match[3]):
-        return None
-    depth, cardinality, width = map(int, match.groups())
+def _resnext(depth: int, cardinality: int, width: int, *, published: Published | None = None) -> Variant:
+    """Four stages, or with 29 layers three of three blocks, for CIFAR (section 5.3)."""
     layers = replace(_BATCH, groups=cardinality, group_width=width)
-    if depth == 29:  # section 5.3: for CIFAR, three stages of three blocks
+    if depth == 29:
         build = partial(ResNet, block=Bottleneck, depths=(3, 3, 3))
         options = tuple(option for option in _BOTTLENECK if option not in ("pooling", "layout"))
         return Variant("ResNeXt", 2016, _RESNEXT, build, 10, 3, 32, layers, options, published=published)
@@ -233,8 +228,10 @@ def resnext(name: str, published: Published | None = None) -> Variant | None:
                    published=published)  # fmt: skip
 
 
-def _imagenet(params: int, gmacs: float, top1: float) -> Published:
-    return Published(_TORCHVISION, f"ImageNet {top1 / 100:.3f}", params, gmacs)
+def resnext(name: str) -> Variant | None:
+    """ResNeXt of any cardinality and width, by a name such as resnext29_8x64d or resnext50_8x14d; None: no such."""
+    match = re.fullmatch(r"resnext(29|50|101|152)_([1-9]\d{0,3})x([1-9]\d{0,3})d", name)
+    return _resnext(*map(int, match.groups())) if match else None
 
 
 def _cifar(error: float, paper: str = _RESNET) -> Published:
@@ -242,11 +239,11 @@ def _cifar(error: float, paper: str = _RESNET) -> Published:
 
 
 VARIANTS = {
-    "resnet18": _large(18, _imagenet(11_689_512, 1.814, 69.758)),
-    "resnet34": _large(34, _imagenet(21_797_672, 3.664, 73.314)),
-    "resnet50": _large(50, _imagenet(25_557_032, 4.089, 76.130)),
-    "resnet101": _large(101, _imagenet(44_549_160, 7.801, 77.374)),
-    "resnet152": _large(152, _imagenet(60_192_808, 11.514, 78.312)),
+    "resnet18": _large(18, torchvision_published(11_689_512, 1.814, 69.758)),
+    "resnet34": _large(34, torchvision_published(21_797_672, 3.664, 73.314)),
+    "resnet50": _large(50, torchvision_published(25_557_032, 4.089, 76.130)),
+    "resnet101": _large(101, torchvision_published(44_549_160, 7.801, 77.374)),
+    "resnet152": _large(152, torchvision_published(60_192_808, 11.514, 78.312)),
     "plain18": _large(18, Published(_RESNET, "ImageNet 0.721 (10 crops)"), residual=False),
     "plain34": _large(34, Published(_RESNET, "ImageNet 0.715 (10 crops)"), residual=False),
     "resnet20": _small(20, _cifar(8.75)),
@@ -258,14 +255,8 @@ VARIANTS = {
     "plain32": _small(32, residual=False),
     "plain44": _small(44, residual=False),
     "plain56": _small(56, residual=False),
-    **{
-        name: row
-        for name, published in {
-            "resnext29_8x64d": _cifar(3.65, _RESNEXT),
-            "resnext50_32x4d": _imagenet(25_028_904, 4.230, 77.618),
-            "resnext101_32x8d": _imagenet(88_791_336, 16.414, 79.312),
-            "resnext101_64x4d": Published("torchvision, weights IMAGENET1K_V1", "ImageNet 0.832", 83_455_272, 15.460),
-        }.items()
-        if (row := resnext(name, published))
-    },
+    "resnext29_8x64d": _resnext(29, 8, 64, published=_cifar(3.65, _RESNEXT)),
+    "resnext50_32x4d": _resnext(50, 32, 4, published=torchvision_published(25_028_904, 4.230, 77.618)),
+    "resnext101_32x8d": _resnext(101, 32, 8, published=torchvision_published(88_791_336, 16.414, 79.312)),
+    "resnext101_64x4d": _resnext(101, 64, 4, published=torchvision_published(83_455_272, 15.460, 83.246)),
 }

@@ -35,6 +35,11 @@ class Published:
     gmacs: float | None = None  # 10⁹ multiply-adds, to the digits given
 
 
+def torchvision_published(params: int, gmacs: float, top1: float) -> Published:
+    """The figures in the metadata of torchvision's first ImageNet weights; `top1` in percent."""
+    return Published("torchvision, weights IMAGENET1K_V1", f"ImageNet {top1 / 100:.3f}", params, gmacs)
+
+
 @dataclass(frozen=True)
 class Variant:
     """A network by name: how to build it, at which shape it was published, and what is published of it."""

@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from lenext.models.alexnet import dense_head
-from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
+from lenext.models.variant import LAYER_OPTIONS, Shape, Variant, torchvision_published
 from lenext.nn import HEAD_STD, Layers, he
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -53,7 +53,7 @@ _BATCH = Layers(dropout=0.5, norm="batch")
 
 def _row(depth: int, layers: Layers, params: int, top1: float) -> Variant:
     gmacs = {11: 7.609, 13: 11.308, 16: 15.470, 19: 19.632}[depth]  # batch norm adds none
-    published = Published("torchvision, weights IMAGENET1K_V1", f"ImageNet {top1 / 100:.3f}", params, gmacs)
+    published = torchvision_published(params, gmacs, top1)
     return Variant("VGG", 2014, _PAPER, partial(Vgg, blocks=BLOCKS[depth]), layers=layers, large_from=224, large_min=32,
                    options=(*LAYER_OPTIONS, "layout"), published=published)  # fmt: skip
 

@@ -74,7 +74,8 @@ def fit(
 
     steps_per_epoch = len(data.train) // trainer.batch_size
     per_step, per_validation = trainer.probe(data.train, data.val)
-    deadline = training_deadline(run, per_validation * len(data.test) / len(data.val))
+    # The model is judged once more on the validation images at the end, see run.py
+    deadline = training_deadline(run, per_validation * (len(data.test) + len(data.val)) / len(data.val))
     epochs = run.epochs if run.epochs is not None else run.recipe.epochs
     total = None if deadline else max(1, round(epochs * steps_per_epoch))
     pace = Pace(total_steps=total, deadline=deadline, clock=clock)
