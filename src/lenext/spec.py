@@ -92,11 +92,52 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Svm:
-    """How a support vector machine is fitted."""
+class Descriptors:
+    """What a classical rung looks at in an image. None: by the images' size, see `lenext.classical.recipes`."""
 
-    c: float = 20.0  # weight of the margin violations against the norm, for images of unit length
-    loss: Literal["hinge", "squared_hinge"] = "squared_hinge"
+    kind: Literal["hog", "dense_sift", "sift", "surf"] = "dense_sift"  # sift and surf: at keypoints
+    side: int | None = None  # pixels a side that images are resized to first
+    bins: tuple[int, ...] | None = None  # pixels a side of a spatial bin, one scale each; hog, dense_sift
+    step: int | None = None  # pixels between two patches; dense_sift
+    colour: Literal["luminance", "opponent"] = "luminance"  # opponent: three channels described, one after the other
+    root: bool = True  # square roots of SIFT's numbers, which compares them as histograms; dense_sift, sift
+    keypoints: int = 300  # per image at most, the strongest; sift, surf
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """The visual vocabulary."""
+
+    words: int = 256  # centres of k-means, or Gaussians of the mixture
+    pca: int | None = None  # principal components that descriptors are reduced to; None: none
+    sample: int = 200_000  # descriptors at most that it is learnt from
+    iterations: int = 30
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the patches of an image become one vector."""
+
+    kind: Literal["hard", "soft", "vlad", "fisher"] = "soft"
+    neighbours: int = 5  # words that a patch counts for; soft
+    softness: float = 20.0  # the higher, the more the nearest word counts; soft
+    pyramid: tuple[int, ...] = (1, 2, 4)  # cells a side that are encoded apart, level by level
+    positions: bool = False  # the place of a patch is part of its descriptor
+    power: float = 0.5  # of every number, its sign kept; 1 is off
+
+
+@dataclass(frozen=True)
+class Svm:
+    """How a support vector machine is fitted. None: chosen by cross-validation on the training images."""
+
+    kernel: Literal["linear", "rbf", "chi2", "exp_chi2", "intersection"] = "linear"
+    loss: Literal["hinge", "squared_hinge", "softmax"] = "squared_hinge"
+    c: float | None = None  # weight of the margin violations against the norm
+    gamma: float | None = None  # of rbf and exp_chi2, in units of 1 / mean squared distance (chi2 distance)
+    folds: int = 3
+    sample: int = 6_000  # images at most that cross-validation looks at
+    exact: int = 8_000  # images up to which a kernel is computed in full; beyond, it is approximated
+    landmarks: int = 2_000  # images that stand for all in the approximation of rbf and exp_chi2
     tolerance: float = 2e-3
     max_iterations: int = 200
 
@@ -108,6 +149,9 @@ class Run:
     data: Data
     model: Model
     recipe: Recipe | None = None  # networks
+    descriptors: Descriptors | None = None  # classical rungs, but for those on pixels
+    codebook: Codebook | None = None  # classical rungs with words
+    encoding: Encoding | None = None  # classical rungs with words
     svm: Svm | None = None  # classical rungs
     epochs: float | None = None  # passes over the training images
     budget: float | None = None  # seconds for everything, evaluation included
@@ -149,7 +193,24 @@ _RANGES = {
     "recipe.augment.contrast": (0.0, 1.0),
     "recipe.augment.mixup": (0.0, 100.0),
     "recipe.augment.cutmix": (0.0, 100.0),
+    "descriptors.side": (8, 4096),
+    "descriptors.bins": (1, 512),
+    "descriptors.step": (1, 512),
+    "descriptors.keypoints": (1, 100_000),
+    "codebook.words": (1, 100_000),
+    "codebook.pca": (1, 4096),
+    "codebook.sample": (1, _HUGE),
+    "codebook.iterations": (1, _HUGE),
+    "encoding.neighbours": (1, 100_000),
+    "encoding.softness": (_TINY, _HUGE),
+    "encoding.pyramid": (1, 16),
+    "encoding.power": (0.01, 1.0),
     "svm.c": (_TINY, _HUGE),
+    "svm.gamma": (_TINY, _HUGE),
+    "svm.folds": (2, 100),
+    "svm.sample": (2, _HUGE),
+    "svm.exact": (0, 100_000),
+    "svm.landmarks": (1, 100_000),
     "svm.tolerance": (_TINY, 1.0),
     "svm.max_iterations": (1, _HUGE),
 }
@@ -192,8 +253,9 @@ def validate(part: T, where: str = "") -> T:
         value: Any = part
         for key in path.removeprefix(where).strip(".").split("."):
             value = getattr(value, key, None)
-        if value is not None and not low <= value <= high:
-            raise UsageError(f"{path}: given {value:g}, accepted: {_range(low, high)}")
+        for number in value if isinstance(value, tuple) else () if value is None else (value,):
+            if not low <= number <= high:
+                raise UsageError(f"{path}: given {number:g}, accepted: {_range(low, high)}")
     return part
 
 
@@ -299,6 +361,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise UsageError(f"{where}: given {value!r}, accepted: {', '.join(map(str, arguments))}")
         return value
+    if origin is tuple:
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not numbers:
+            raise UsageError(f"{where}: given an empty list, accepted: one number or more")
+        return tuple(_convert(arguments[0], number, where) for number in numbers)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
     if hint is float:
