@@ -7,7 +7,7 @@ from typing import Any
 
 from lenext.data import Dataset
 from lenext.errors import Interrupted, LenextError, UsageError
-from lenext.ladder import LADDER, resolve, rung
+from lenext.ladder import LADDER, SECTIONS, resolve, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report
 from lenext.report.text import interval, percent
@@ -97,8 +97,8 @@ def compare(
 
 def _spec(data: str, name: str, settings: Mapping[str, Any], layer: Mapping[str, Any]) -> Run:
     """The run of rung `name`: `settings` less the sections that it does not read."""
-    unread = "svm" if rung(name).is_network else "recipe"
-    own = {key: value for key, value in settings.items() if key not in (unread, "model")}
+    unread = {"model", *SECTIONS} - {*rung(name).sections}
+    own = {key: value for key, value in settings.items() if key not in unread}
     return resolve(data, name, own, {key: value for key, value in layer.items() if value is not None})
 
 

@@ -1,5 +1,6 @@
 """The ladder: every rung, networks and classical methods alike, from the cheapest up."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,27 +10,33 @@ from torch import nn
 
 from lenext import classical
 from lenext.classical import RUNGS
-from lenext.costing import Count, count, without_memory
+from lenext.costing import Count, Layer, count, without_memory
 from lenext.errors import UsageError
 from lenext.models import VARIANTS, Variant, build_model, check_weights, variant, without_weights
-from lenext.spec import Model, Run, Svm, from_dict, merge, suggestion, to_dict, validate
+from lenext.spec import Model, Run, from_dict, merge, suggestion, to_dict, validate
 from lenext.training import recipe_for
 from lenext.training.recipes import FINE_TUNING
+
+# The sections of a run that only some rungs read
+SECTIONS = ("recipe", "descriptors", "codebook", "encoding", "svm")
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A model that can be trained, by name."""
+    """A model that can be trained, by name; `sections` are those of `SECTIONS` that it reads."""
 
     name: str
     family: str
     year: int
     paper: str
     is_network: bool
+    sections: tuple[str, ...]
 
 
 def _rung(name: str, row: Variant | classical.Rung) -> Rung:
-    return Rung(name, row.family, row.year, row.paper, isinstance(row, Variant))
+    network = isinstance(row, Variant)
+    sections = ("recipe",) if isinstance(row, Variant) else tuple(row.recipe)
+    return Rung(name, row.family, row.year, row.paper, network, sections)
 
 
 LADDER: dict[str, Rung] = {
@@ -66,24 +73,43 @@ def resolve(source: str, model: str | None, *layers: Mapping[str, Any]) -> Run:
     if not name:
         raise UsageError(f"no model given; accepted: {', '.join(LADDER)}")
     row = rung(name)
-    section, other = ("recipe", "svm") if row.is_network else ("svm", "recipe")
-    if other in given:
-        raise UsageError(f"{other}: {name} does not read these settings; it reads those of {section!r}")
+    for section in SECTIONS:
+        if section in given and section not in row.sections:
+            raise UsageError(f"{section}: {name} does not read these settings; it reads those of "
+                             f"{', '.join(map(repr, row.sections))}")  # fmt: skip
     given = merge(given, {"model": {"name": name}})
     wanted = from_dict(Model, given["model"], "model")
-    below: dict[str, Any] = {section: to_dict(recipe_for(wanted) if row.is_network else Svm())}
-    if wanted.weights is not None:
-        if not row.is_network:
-            raise UsageError(f"{name} begins with no weights: given {wanted.weights!r}, accepted: with a network")
-        known = check_weights(wanted)  # now, and not after the images are read
-        below = merge(below, {"recipe": FINE_TUNING, "data": {"size": known.size}})
+    if row.is_network:
+        below: dict[str, Any] = {"recipe": to_dict(recipe_for(wanted))}
+        if wanted.weights is not None:
+            known = check_weights(wanted)  # now, and not after the images are read
+            below = merge(below, {"recipe": FINE_TUNING, "data": {"size": known.size}})
+    else:
+        _refuse_options(wanted)
+        below = _recipe(name)
     run = validate(from_dict(Run, merge(below, given)))
+    if not row.is_network:
+        classical.check(run)
     path = Path(run.data.source)
     if path.exists():  # so that the run can be resumed from any folder
         run = replace(run, data=replace(run.data, source=str(path.resolve())))
     if wanted.weights is not None and (path := Path(wanted.weights).expanduser()).is_file():
         run = replace(run, model=replace(run.model, weights=str(path.absolute())))
     return run
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    return {section: to_dict(part) for section, part in RUNGS[name].recipe.items()}
+
+
+def _refuse_options(model: Model) -> None:
+    """Raises UsageError where options of a network are set for a classical rung."""
+    if model.weights is not None:
+        raise UsageError(f"{model.name} begins with no weights: given {model.weights!r}, accepted: with a network")
+    plain = Model(model.name)
+    if given := [key for key, value in vars(model).items() if value != getattr(plain, key)]:
+        raise UsageError(f"model.{given[0]}: {model.name} does not read it; "
+                         f"it reads the settings of {', '.join(map(repr, RUNGS[model.name].recipe))}")  # fmt: skip
 
 
 def published_shape(name: str) -> dict[str, int]:
@@ -104,9 +130,10 @@ def cost(
 ) -> Count:
     """What `model` costs for one image, counted without building it in memory: ``lenext.cost("resnet50").macs``.
 
-    `model` is the name of a rung, taken as published but for what is given (`options` as for `lenext.build`); or any
-    network on images float32 [N, channels, size, size], by default of 3 channels and 224 px. Of a classical rung only
-    parameters and multiply-adds are known. Raises UsageError for what cannot be built, and for a network that refuses
+    `model` is the name of a rung, taken as published but for what is given (`options` as for `lenext.build`; of a
+    classical rung its sections, ``codebook={"words": 1024}``); or any network on images float32
+    [N, channels, size, size], by default of 3 channels and 224 px. Of a classical rung no memory is told, and its
+    layers are its steps. Raises UsageError for what cannot be built, and for a network that refuses
     such images or whose shapes depend on their values.
     """
     given = {"classes": classes, "channels": channels, "size": size}
@@ -123,10 +150,7 @@ def cost(
     shape = published_shape(model) | {key: value for key, value in given.items() if value is not None}
     if rung(model).is_network:
         return _count(from_dict(Model, {"name": model, **options}, "model"), shape, training=True)
-    if options:
-        raise UsageError(f"{model}: given {', '.join(options)}; accepted: classes, channels, size")
-    params, macs = RUNGS[model].cost(**shape)
-    return Count(params, macs, training_params=params)
+    return _classical_cost(model, options, **shape)
 
 
 def overview() -> list[dict[str, Any]]:
@@ -141,7 +165,8 @@ def overview() -> list[dict[str, Any]]:
             counted, published = _count(Model(name), shape, training=False), VARIANTS[name].published
             params, macs, figures = counted.params, counted.macs, to_dict(published) if published else None
         else:
-            params, macs = RUNGS[name].cost(**shape)
+            counted = _classical_cost(name, {}, **shape)
+            params, macs = counted.params, counted.macs
             figures = {"accuracy": RUNGS[name].accuracy, "source": RUNGS[name].source}
         if figures is not None:
             figures = {key: figures.get(key) for key in ("params", "gmacs", "accuracy", "source")}
@@ -156,3 +181,16 @@ def _count(model: Model, shape: Mapping[str, int], *, training: bool) -> Count:
     with without_memory():
         network = build_model(without_weights(validate(model, "model")), **shape)
     return count(network, channels=shape["channels"], size=shape["size"], training=training)
+
+
+def _classical_cost(name: str, sections: Mapping[str, Any], classes: int, channels: int, size: int) -> Count:
+    if unread := [key for key in sections if key not in RUNGS[name].recipe]:
+        accepted = ", ".join(["classes", "channels", "size", *RUNGS[name].recipe])
+        raise UsageError(f"{name}: given {', '.join(unread)}; accepted: {accepted}")
+    given = merge(_recipe(name), sections, {"data": {"source": "-"}, "model": {"name": name}})
+    run = validate(from_dict(Run, given))
+    steps = classical.steps(run, classes=classes, channels=channels, size=size)
+    layers = tuple(Layer(step.step, step.what, step.shape, step.params, step.macs, 4 * math.prod(step.shape), None)
+                   for step in steps)  # fmt: skip
+    params, macs = sum(step.params for step in steps), sum(step.macs for step in steps)
+    return Count(params, macs, training_params=params, layers=layers)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shlex
+import shutil
 import statistics
 import time
 from collections.abc import Mapping
@@ -40,8 +41,8 @@ class Observer:
     def reading(self, done: int, total: int) -> None:
         """So many images are read, of so many; called often."""
 
-    def fitting(self, done: int, total: int) -> None:
-        """So many parts of a classical model are fitted, of so many."""
+    def fitting(self, step: str, done: int, total: int) -> None:
+        """So much of a step in the fitting of a classical model is done, of so much; called often."""
 
     def training(self, progress: Progress) -> None:
         """Training goes on; called a few times a second."""
@@ -65,11 +66,13 @@ class Result:
 class _Fit:
     """A trained classifier of any kind, and what its run records of it."""
 
+    run: Run  # with what was chosen while it was fitted
     classifier: Classifier
     model: dict[str, Any]  # model.json
     filters: np.ndarray[Any, np.dtype[np.float32]] | None
     estimate: dict[str, Any] | None
     best_epoch: float | None
+    words: classical.Words | None = None
 
 
 def train(
@@ -166,8 +169,9 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
 
     began = clock.seconds()
     row = rung(spec.model.name)
-    fitted = (_fit_network if row.is_network else _fit_svm)(spec, data, record, clock, observer)
+    fitted = (_fit_network if row.is_network else _fit_classical)(spec, data, record, clock, observer)
     train_seconds = clock.seconds() - began
+    record.write_text("args.yaml", to_yaml(fitted.run))
 
     judged, name = (data.test, "test") if len(data.test) else (data.val, "val")
     observer.stage(f"judging on {len(judged):,} {name} images")
@@ -175,7 +179,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
     metrics = {"split": name, **evaluate(scores, judged.labels, data.classes)}
     bundle = Bundle.create(
         fitted.classifier,
-        spec,
+        fitted.run,
         metrics={key: metrics[key] for key in ("split", "images", "accuracy", "accuracy_interval", "log_loss")},
         fingerprint=data.fingerprint,
         golden_files=_golden_files(data, judged),
@@ -212,6 +216,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
 def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer) -> _Fit:
     fitted = fit(spec, data, record, clock=clock, on_start=observer.stage, on_progress=observer.training)
     return _Fit(
+        run=spec,
         classifier=fitted.model,
         model={
             "params": fitted.params,
@@ -229,34 +234,52 @@ def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observe
     )
 
 
-def _fit_svm(spec: Run, data: Dataset, _record: Record, clock: Clock, observer: Observer) -> _Fit:
-    assert spec.svm is not None
+def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer) -> _Fit:
     observer.stage(f"{spec.model.name}: fitting on {len(data.train):,} images")
-    deadline = training_deadline(spec, 0.0)
-    svm = classical.fit(
+    deadline, folder = training_deadline(spec, 0.0), record.path("last")
+    judged = data.test if len(data.test) else data.val
+    fitted = classical.fit(
+        spec,
         data.train.images,
         data.train.labels,
         data.val.images,
         data.val.labels,
         classes=data.classes,
         preprocess=data.preprocess,
-        svm=spec.svm,
-        seed=spec.seed,
-        budget=None if deadline is None else deadline - clock.seconds(),
+        folder=folder,
+        deadline=None if deadline is None else time.perf_counter() + deadline - clock.seconds(),
+        judged_after=2 * len(data.val) + len(judged),
         progress=observer.fitting,
     )
-    if svm.note:
-        observer.stage(f"{spec.model.name}: {svm.note}")
+    for sentence in filter(None, (fitted.solver, fitted.note)):
+        observer.stage(f"{spec.model.name}: {sentence}")
+    shutil.rmtree(folder)  # the features may take gigabytes
+    steps = classical.steps(
+        fitted.run,
+        classes=len(data.classes),
+        channels=data.preprocess.channels,
+        size=data.preprocess.size,
+        classifier=fitted.classifier,
+    )
+    _, *middle, _ = steps
+    seconds = [fitted.seconds["features"], *(fitted.seconds["vocabulary"] for _ in middle), fitted.seconds["machine"]]
     return _Fit(
-        classifier=svm,
+        run=fitted.run,
+        classifier=fitted.classifier,
         model={
-            "params": svm.params,
-            "macs": svm.macs,
+            "params": sum(step.params for step in steps),
+            "macs": sum(step.macs for step in steps),
             "precision": "float32",
-            "trained_on": svm.trained_on,
-            "note": svm.note,
+            "trained_on": fitted.trained_on,
+            "solver": fitted.solver,
+            "note": fitted.note,
+            "made_of": [
+                {"step": s.step, "what": s.what, "params": s.params, "macs": s.macs, "seconds": round(took, 3)}
+                for s, took in zip(steps, seconds, strict=True)
+            ],
         },
-        filters=svm.first_layer(),
+        words=fitted.classifier.words(data.train.images, judged.images, judged.labels),
+        filters=fitted.classifier.templates(),
         estimate=None,
         best_epoch=None,
     )
@@ -328,8 +351,27 @@ def _record_answer(
     _write_array(record.path("worst.npy"), judged.images[mistakes])
     if fitted.filters is not None:
         _write_array(record.path("filters.npy"), fitted.filters)
+    if fitted.words is not None:
+        _record_words(fitted.words, record, rows)
     if history := record.history():
         record.write_csv("results.csv", list(history[0]), ([row.get(key) for key in history[0]] for row in history))
+
+
+def _record_words(words: classical.Words, record: Record, rows: list[tuple[str, str, str, float]]) -> None:
+    """Visual words as pictures, and where they lie in some of the images that were judged."""
+    _write_array(record.path("words.npy"), words.patches)
+    _write_array(record.path("words_images.npy"), words.images)
+    placed = [
+        {**dict(zip(("path", "label", "predicted"), rows[row][:3], strict=True)), "patches": patches}
+        for row, patches in zip(words.rows, words.placed, strict=True)
+    ]
+    shown = [
+        {"word": int(word), "share": float(share), "images": float(images)}
+        for word, share, images in zip(words.shown, words.shares, words.in_images, strict=True)
+    ]
+    record.write_json(
+        "words.json", {"words": shown, "total": words.total, "described": words.described, "placed": placed}
+    )
 
 
 def _write_array(path: Path, array: np.ndarray[Any, Any]) -> None:

@@ -119,8 +119,7 @@ class Encoding:
     """How the patches of an image become one vector."""
 
     kind: Literal["hard", "soft", "vlad", "fisher"] = "soft"
-    neighbours: int = 5  # words that a patch counts for; soft
-    softness: float = 20.0  # the higher, the more the nearest word counts; soft
+    softness: float = 40.0  # the higher, the more the nearest word counts; soft
     pyramid: tuple[int, ...] = (1, 2, 4)  # cells a side that are encoded apart, level by level
     positions: bool = False  # the place of a patch is part of its descriptor
     power: float = 0.5  # of every number, its sign kept; 1 is off
@@ -201,7 +200,6 @@ _RANGES = {
     "codebook.pca": (1, 4096),
     "codebook.sample": (1, _HUGE),
     "codebook.iterations": (1, _HUGE),
-    "encoding.neighbours": (1, 100_000),
     "encoding.softness": (_TINY, _HUGE),
     "encoding.pyramid": (1, 16),
     "encoding.power": (0.01, 1.0),

@@ -31,6 +31,8 @@ from lenext.report import text
         (text.interval([0.964, 0.979]), "96.4–97.9 %"),
         (text.plural(1, "image"), "1 image"),
         (text.plural(2, "class", "classes"), "2 classes"),
+        (text.sentence("fitted on a part"), "Fitted on a part."),
+        (text.sentence("LIBLINEAR, at most 9 iterations."), "LIBLINEAR, at most 9 iterations."),
         (text.moment("2026-11-23T09:05:00+02:00"), "23 November 2026, 07:05 UTC"),
     ],
 )

@@ -1,16 +1,9 @@
-"""Image classification before convolutional networks."""
+"""Image classification before convolutional networks: features of an image, and a machine on them."""
 
+from lenext.classical.arithmetic import Step, steps
+from lenext.classical.gallery import Words
+from lenext.classical.pipeline import Classical, Fitted, fit
+from lenext.classical.recipes import RUNGS, check
 from lenext.classical.rung import Rung
-from lenext.classical.svm import LinearSvm, fit
 
-__all__ = ["RUNGS", "LinearSvm", "Rung", "fit"]
-
-RUNGS = {
-    "svm_linear": Rung(
-        family="SVM",
-        year=1995,
-        paper="Cortes and Vapnik, Support-Vector Networks, 1995",
-        accuracy="Fashion-MNIST 0.836",
-        source="its README, linear SVM",
-    ),
-}
+__all__ = ["RUNGS", "Classical", "Fitted", "Rung", "Step", "Words", "check", "fit", "steps"]

@@ -43,17 +43,19 @@ def cost(
     """
     from lenext.errors import UsageError
     from lenext.ladder import cost as count
-    from lenext.ladder import published_shape
+    from lenext.ladder import published_shape, rung
     from lenext.spec import Model, from_dict, parse_sets
 
     settings = parse_sets(set)
     options = settings.pop("model", {})
-    if settings or not isinstance(options, dict) or "name" in options:
-        raise UsageError(f"given --set {' '.join(set)}, accepted: settings of the model, such as model.width=0.5")
+    sections = rung(model).sections if not rung(model).is_network else ()
+    if settings.keys() - {*sections} or not isinstance(options, dict) or "name" in options:
+        example = "codebook.words=1024" if "codebook" in sections else "model.width=0.5"
+        raise UsageError(f"given --set {' '.join(set)}, accepted: settings of the model, such as {example}")
     from_dict(Model, {"name": model, **options}, "model")  # so that an unknown one is called model.so-and-so
     given = {"classes": classes, "channels": channels, "size": size}
     shape = published_shape(model) | {key: value for key, value in given.items() if value is not None}
-    counted = count(model, **shape, **options)
+    counted = count(model, **shape, **options, **settings)
     if output.json:
         print_json(_document(model, shape, counted))
         return

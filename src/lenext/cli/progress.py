@@ -21,6 +21,7 @@ class Shown(Observer):
         self._console = console(stderr=True)
         self._live: Live | None = None
         self._printed = time.monotonic()
+        self._step = ("", 0.0, 0)  # of fitting: which, since when, and how much was done of it by then
 
     def __enter__(self) -> "Shown":
         return self
@@ -38,8 +39,15 @@ class Shown(Observer):
         else:
             self._end_line()
 
-    def fitting(self, done: int, total: int) -> None:
-        self._show(f"fitted {done} of {plural(total, 'machine')}")
+    def fitting(self, step: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if step != self._step[0]:
+            self._step = (step, now, done)
+        _, began, before = self._step
+        left = ""
+        if done > before and now > began + 1:
+            left = f"  {seconds((now - began) * (total - done) / (done - before))} left"
+        self._show(f"{step}: {count(done)} of {count(total)}{left}")
 
     def training(self, progress: Progress) -> None:
         self._show(describe(progress))

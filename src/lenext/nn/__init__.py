@@ -3,7 +3,7 @@
 from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
-from lenext.nn.threads import SMALL_MACS, on_threads, threads_for
+from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
 
 __all__ = [
     "HEAD_STD",
@@ -15,6 +15,7 @@ __all__ = [
     "conv_output",
     "he",
     "on_threads",
+    "share_out",
     "threads_for",
     "without_auxiliary",
     "xavier",

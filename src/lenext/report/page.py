@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from lenext.errors import UsageError
 from lenext.record import Record, write_whole
-from lenext.report import charts, pictures, text
+from lenext.report import charts, pictures, text, words
 
 Context = dict[str, Any]
 
 MOST_TILES = 128
-CRISP = 160  # pictures with a smaller side are enlarged with sharp pixels
 
 _SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
 
@@ -71,6 +70,7 @@ def _templates() -> jinja2.Environment:
         "style": _file("style.css"),
         "script": _file("script.js"),
         "vega": charts.javascript(),
+        "units": words.UNITS,
     }
     return environment
 
@@ -113,11 +113,15 @@ def _run(record: Record) -> tuple[Context, dict[str, Any]]:
         "figures": _figures(evaluation or {}, summary, model, history),
         "data": data,
         "data_sentence": _data_sentence(data) if data else "",
+        "remarks": [text.sentence(model[key]) for key in ("solver", "note") if model.get(key)],
+        "steps": model.get("made_of"),
         "curves": curves,
         "kept": kept,
         "confusion": confusion,
         "classes": _classes(evaluation) if confusion else [],
         "mistakes": _mistakes(record),
+        "words": (vocabulary := _words(record)),
+        "places": vocabulary and vocabulary["placed"],
         "filters": _filters(record, (data or {}).get("classes", [])),
         "findings": [
             (text.words(kind), number) for kind, number in ((data or {}).get("findings") or {}).items() if number
@@ -130,10 +134,13 @@ def _run(record: Record) -> tuple[Context, dict[str, Any]]:
     }
     titles = {
         "summary": "Summary",
+        "steps": "How it sees",
         "curves": "Learning curves",
         "confusion": "Confusion matrix",
         "classes": "Classes",
         "mistakes": "Worst mistakes",
+        "words": "Visual words",
+        "places": "Where the words lie",
         "filters": "Filters",
         "data": "Data",
         "times": "Time",
@@ -266,7 +273,7 @@ def _mistakes(record: Record) -> list[Context]:
     return [
         {
             "picture": pictures.data_uri(image),
-            "small": min(image.shape[:2]) < CRISP,
+            "small": pictures.is_small(image),
             "path": row["path"],
             "label": row["label"],
             "predicted": row["predicted"],
@@ -297,6 +304,18 @@ def _filters(record: Record, classes: Sequence[str]) -> Context | None:
             for i, tile in enumerate(shown)
         ],
     }
+
+
+def _words(record: Record) -> Context | None:
+    """words.json, words.npy and words_images.npy together; nothing where one is missing."""
+    vocabulary, patches, images = (
+        record.read_json("words.json"),
+        _array(record, "words.npy"),
+        _array(record, "words_images.npy"),
+    )
+    if vocabulary is None or patches is None or images is None:
+        return None
+    return words.of_records(vocabulary, patches, images)
 
 
 def _array(record: Record, name: str) -> NDArray[Any] | None:

@@ -7,6 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+CRISP = 160  # pictures with a smaller side are enlarged with sharp pixels
+
+
+def is_small(image: NDArray[np.uint8]) -> bool:
+    """Whether `image`, uint8 [H, W, C], has so few pixels that each should be seen."""
+    return bool(min(image.shape[:2]) < CRISP)
+
 
 def data_uri(image: NDArray[np.uint8]) -> str:
     """`image`, uint8 [H, W, 1 or 3], as ``data:image/png;base64,…``."""

@@ -69,3 +69,108 @@ function sort(header) {
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => sort(button.closest("th")));
 }
+
+// Visual words: pointing at one, or reaching it by keyboard, lights it up wherever it is; a click keeps it lit.
+const places = document.getElementById("places");
+let keptWord = null;
+
+function light(word, mark = null) {
+  for (const element of document.querySelectorAll("[data-word].lit")) element.classList.remove("lit");
+  for (const element of document.querySelectorAll(`[data-word="${word}"]`)) element.classList.add("lit");
+  for (const button of document.querySelectorAll("button[data-word]")) {
+    button.setAttribute("aria-pressed", button.dataset.word === keptWord);
+  }
+  places.classList.toggle("chosen", word !== null);
+  for (const drawing of document.querySelectorAll(".placed svg")) {
+    const lit = [...drawing.querySelectorAll("circle.lit")];
+    const holes = lit.map((circle) => cover(document.createElementNS(drawing.namespaceURI, "rect"), circle));
+    drawing.querySelector("mask g").replaceChildren(...holes);
+    const frame = drawing.querySelector(".patch");
+    frame.toggleAttribute("hidden", !lit.includes(mark));
+    if (lit.includes(mark)) cover(frame, mark).setAttribute("style", mark.getAttribute("style") ?? "");
+  }
+}
+
+// Lays `rectangle` over the patch whose dot is `circle`.
+function cover(rectangle, circle) {
+  const { x, y, side } = place(circle);
+  for (const [name, value] of Object.entries({ x: x - side / 2, y: y - side / 2, width: side, height: side })) {
+    rectangle.setAttribute(name, value);
+  }
+  return rectangle;
+}
+
+function tell(circle) {
+  const { word } = circle.dataset;
+  const all = [...circle.parentElement.children];
+  const same = all.filter((other) => other.dataset.word === word).length;
+  const said = { Word: word, "In this picture": `${same} of ${all.length} patches` };
+  const known = document.querySelector(`.words > [data-word="${word}"]`);
+  if (known) Object.assign(said, { "Of all patches": known.dataset.share, "In images": known.dataset.images });
+  const box = circle.getBoundingClientRect();
+  showTip(null, { clientX: box.right, clientY: box.bottom }, null, said);
+  circle.setAttribute("aria-label", Object.entries(said).flat().join(" "));
+}
+
+// Shows the word of `element`; without one, the word that was clicked.
+function show(element) {
+  const mark = element?.matches("circle") ? element : null;
+  light(element?.dataset.word ?? keptWord, mark);
+  if (mark) tell(mark);
+  else tip.hidden = true;
+}
+
+// One stop of the tab key per picture; from there the arrow keys go from patch to patch, sideways through all.
+function step(event) {
+  const from = place(event.target);
+  const marks = [...event.currentTarget.children].sort((a, b) => order(place(a), place(b)));
+  const sideways = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  const upright = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (!sideways && !upright) return;
+  event.preventDefault();
+  const away = (mark) => upright * (place(mark).y - from.y) + 3 * Math.abs(place(mark).x - from.x);
+  const next = sideways
+    ? marks[marks.indexOf(event.target) + sideways]
+    : marks.filter((mark) => upright * (place(mark).y - from.y) > 0).sort((a, b) => away(a) - away(b))[0];
+  if (!next) return;
+  event.target.setAttribute("tabindex", "-1");
+  next.setAttribute("tabindex", "0");
+  next.focus();
+}
+
+function place(circle) {
+  return { x: Number(circle.getAttribute("cx")), y: Number(circle.getAttribute("cy")), side: Number(circle.dataset.side) };
+}
+
+function order(a, b) {
+  return a.y - b.y || a.x - b.x || a.side - b.side;
+}
+
+if (places) {
+  for (const marks of document.querySelectorAll(".marks")) {
+    const circles = [...marks.children].sort((a, b) => order(place(a), place(b)));
+    circles.forEach((circle, index) => {
+      circle.setAttribute("tabindex", index ? "-1" : "0");
+      circle.setAttribute("role", "img");
+    });
+    marks.closest("svg").setAttribute("role", "group");
+    marks.addEventListener("keydown", step);
+  }
+  const wordOf = (element) => element.closest("[data-word]");
+  const reached = () => document.querySelector("[data-word]:focus-visible"); // by keyboard
+  document.addEventListener("pointerover", (event) => show(wordOf(event.target) ?? reached()));
+  document.addEventListener("focusin", (event) => show(wordOf(event.target)));
+  document.addEventListener("focusout", () => show(null));
+  document.documentElement.addEventListener("pointerleave", () => show(reached()));
+  document.addEventListener("click", (event) => {
+    const element = wordOf(event.target);
+    if (!element) return;
+    keptWord = element.dataset.word === keptWord ? null : element.dataset.word;
+    show(element);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    keptWord = null;
+    show(null);
+  });
+}

@@ -71,6 +71,11 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def sentence(said: str) -> str:
+    """A remark of the records as a sentence: ``fitted on a part`` is ``Fitted on a part.``"""
+    return said[:1].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")
+
+
 def plural(number: float, thing: str, things: str | None = None) -> str:
     """``1 image``, ``12,345 images``."""
     return f"{count(number)} {thing if number == 1 else things or thing + 's'}"

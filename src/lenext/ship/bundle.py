@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from lenext.classical import RUNGS, LinearSvm
+from lenext.classical import RUNGS, Classical
 from lenext.classifier import Classifier, ConvNet
 from lenext.data import Preprocess, prepare_with, preprocess
 from lenext.errors import DataError, LenextError, ParityError
@@ -179,7 +179,7 @@ def load(path: Path | str, *, verify: bool = False) -> Bundle:
 def _arrays(classifier: Classifier) -> dict[str, NDArray[Any]]:
     if isinstance(classifier, ConvNet):
         return {name: tensor.detach().cpu().numpy() for name, tensor in classifier.state_dict().items()}
-    assert isinstance(classifier, LinearSvm)
+    assert isinstance(classifier, Classical)
     return classifier.arrays()
 
 
@@ -187,7 +187,7 @@ def _classifier(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Cl
     model_spec, classes = without_weights(from_dict(Model, metadata["model"])), tuple(metadata["classes"])
     settings = from_dict(Preprocess, metadata["preprocess"])
     if model_spec.name in RUNGS:
-        return LinearSvm.from_arrays(arrays, classes, settings)
+        return Classical.from_arrays(arrays, from_dict(Run, metadata["run"]), classes, settings)
     network = build_model(model_spec, classes=len(classes), channels=settings.channels, size=settings.size)
     model = ConvNet(without_auxiliary(network), classes, settings, mean=arrays["mean"], std=arrays["std"])
     model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})

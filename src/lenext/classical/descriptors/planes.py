@@ -1,0 +1,88 @@
+"""What descriptors are computed on: images in floating point, at one size, gray or in opponent colours."""
+
+import functools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lenext.errors import UsageError
+from lenext.spec import Descriptors
+
+# Rows are planes, columns are red, green and blue. Opponent colours: van de Sande, Gevers and Snoek, Evaluating Color
+# Descriptors for Object and Scene Recognition, 2010, section 2.2. Luminance: ITU-R BT.601, as in OpenCV and Pillow.
+_COLOURS = {
+    "luminance": ((0.299, 0.587, 0.114),),
+    "opponent": (
+        (1 / math.sqrt(2), -1 / math.sqrt(2), 0.0),
+        (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)),
+        (1 / math.sqrt(3), 1 / math.sqrt(3), 1 / math.sqrt(3)),
+    ),
+}
+
+
+def count(settings: Descriptors, channels: int) -> int:
+    """How many planes of an image of so many channels are described: 1 or 3.
+
+    Raises UsageError where gray images should be described in colour.
+    """
+    if channels == 1 and settings.colour != "luminance":
+        raise UsageError(
+            f"descriptors.colour: given {settings.colour!r}, accepted: luminance, as the images are gray "
+            "(data.channels=3 reads them in colour)"
+        )
+    return len(_COLOURS[settings.colour])
+
+
+def pixels(images: NDArray[np.uint8], side: int, device: torch.device | str = "cpu") -> Tensor:
+    """Images uint8 [N, H, H, C] as float32 [side, N, C, side] in 0-255, rows first, resized bilinearly, antialiased.
+
+    Resizing is linear and separable: one matrix gathers the rows, and then the columns.
+    """
+    # The copy is made by numpy: torch does not take memory that must not be written to
+    x = torch.from_numpy(images.transpose(1, 0, 3, 2).astype(np.float32, order="C")).to(device)
+    given, n, channels, _ = x.shape
+    if given == side:
+        return x
+    weights = _resizing(given, side).to(device)
+    return (weights @ x.flatten(1)).view(side, n, channels, given) @ weights.T
+
+
+def planes(x: Tensor, colour: str) -> Tensor:
+    """`pixels` [S, N, C, S] as planes of luminance or opponent colours, float32 [S, N, 1 or 3, S]."""
+    return x if x.shape[2] == 1 else torch.einsum("pc,rncs->rnps", x.new_tensor(_COLOURS[colour]), x)
+
+
+def gradients(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Of planes [S, M, S], rows first: to the right and upwards, in gray values per pixel, each [S, M, S].
+
+    Central differences; at the edges, to the only neighbour.
+    """
+    half = rows / 2
+    across, upwards = torch.empty_like(rows), torch.empty_like(rows)
+    torch.sub(half[..., 2:], half[..., :-2], out=across[..., 1:-1])
+    torch.sub(half[:-2], half[2:], out=upwards[1:-1])
+    across[..., 0], across[..., -1] = rows[..., 1] - rows[..., 0], rows[..., -1] - rows[..., -2]
+    upwards[0], upwards[-1] = rows[0] - rows[1], rows[-2] - rows[-1]
+    return across, upwards
+
+
+def macs(given: int, side: int, channels: int, settings: Descriptors) -> int:
+    """Multiply-adds per image, from `given` pixels a side to planes of `side` pixels a side."""
+    mixing = count(settings, channels) * channels * side * side if channels > 1 else 0
+    return resizing_macs(given, side, channels) + mixing
+
+
+def resizing_macs(given: int, side: int, channels: int) -> int:
+    """Multiply-adds per image."""
+    return channels * side * given * (given + side) if given != side else 0
+
+
+@functools.lru_cache(maxsize=8)
+def _resizing(given: int, side: int) -> Tensor:
+    """The weights of `given` pixels in each of `side` pixels, float32 [side, given]."""
+    identity = torch.eye(given)[None, None]
+    return F.interpolate(identity, size=(side, given), mode="bilinear", align_corners=False, antialias=True)[0, 0]

@@ -1,0 +1,86 @@
+"""Histograms over windows on a grid, for all windows at once.
+
+The windows of SIFT and HOG are separable: the weight of a pixel is one function of its row times one of its column. So
+pooling is a product with one matrix from the left, which gathers rows, and another, which gathers columns: with any
+step, any size of bin, and the Gaussian as it is in the papers.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Part = tuple[slice, slice, Tensor]  # bins of some windows, the pixels that they gather, and the weights
+
+_SPREAD = 4  # bins over which the windows lie that one matrix serves; measured, at 56 to 256 px and bins of 4 to 16 px
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Windows of one size: n × n, whole and centred in the image, each of bins × bins."""
+
+    bins: int  # a side of a window
+    bin: int  # pixels a side
+    step: int  # pixels from window to window
+    n: int  # windows a side; 0 where they do not fit
+    start: float  # pixels from the image's edge to the first window's
+
+    @property
+    def window(self) -> int:
+        """Pixels a side of a window."""
+        return self.bins * self.bin
+
+    def centres(self) -> Tensor:
+        """Pixels from the image's edge, float32 [n]."""
+        return self.start + self.window / 2 + self.step * torch.arange(self.n)
+
+
+def grid(side: int, *, bins: int, bin: int, step: int) -> Grid:  # noqa: A002
+    """As many windows as fit into an image of `side` pixels."""
+    room = side - bins * bin
+    n = room // step + 1 if room >= 0 else 0
+    return Grid(bins, bin, step, n, (room - (n - 1) * step) / 2)
+
+
+def matrices(grid: Grid, side: int, *, deviation: float, within: float) -> list[Part]:
+    """What gathers the pixels of a row, or of a column, into the bins of the windows there.
+
+    float32 [windows · bins, pixels] each: triangles around the bins' centres, which share a pixel between the nearest
+    two, times a Gaussian around the window's centre, of standard `deviation`, both in bins; zero for pixels that are
+    not `within` so many bins of it. Windows far apart have no pixels in common, so that one matrix for all would be
+    mostly zeros.
+    """
+    number = math.ceil(grid.n / (1 + _SPREAD * grid.bin // grid.step))
+    offsets = torch.arange(grid.bins)[:, None] - (grid.bins - 1) / 2
+    parts = []
+    for part in range(number):
+        first, last = grid.n * part // number, grid.n * (part + 1) // number
+        away = (torch.arange(side) + 0.5 - grid.centres()[first:last, None, None]) / grid.bin
+        weights = (1 - (away - offsets).abs()).clamp(min=0) * torch.exp(-0.5 * (away / deviation) ** 2)
+        weights = weights.where(away.abs() < within, 0).flatten(0, 1)
+        used = weights.any(dim=0).nonzero()
+        span = slice(int(used[0]), int(used[-1]) + 1)
+        parts.append((slice(first * grid.bins, last * grid.bins), span, weights[:, span].contiguous()))
+    return parts
+
+
+def pool(maps: Tensor, parts: list[Part]) -> Tensor:
+    """Maps [S, M, K, S], rows first, gathered into bins: [n · bins, n · bins, M, K], columns first."""
+    side, *inner, _ = maps.shape
+    length = parts[-1][0].stop
+    rows = maps.new_empty((length, maps[0].numel()))
+    for bins, span, weights in parts:
+        torch.mm(weights, maps[span].flatten(1), out=rows[bins])
+    rows = rows.view(-1, side)
+    both = maps.new_empty((length, len(rows)))
+    for bins, span, weights in parts:
+        torch.mm(weights, rows[:, span].T, out=both[bins])
+    return both.view(length, length, *inner)
+
+
+def macs(parts: list[Part], side: int, maps: int) -> int:
+    """Multiply-adds of `pool` for so many maps of `side` pixels a side."""
+    gathered: int = sum(weights.numel() for *_, weights in parts)
+    bins: int = parts[-1][0].stop
+    return maps * gathered * (side + bins)

@@ -1,0 +1,168 @@
+"""From the patches of an image, however many, to one vector: what a linear machine can tell apart.
+
+- **hard**: how often each word occurs (Sivic and Zisserman 2003; Csurka et al. 2004). Every patch counts for its
+  nearest word alone, however far that is.
+- **soft**: a patch between words counts for several, the nearer the more (van Gemert et al., Kernel Codebooks for Scene
+  Categorization, 2008: their codeword uncertainty).
+- **VLAD**: not how often a word occurs, but where its patches lie around it: the mean of their differences (Jégou et
+  al., Aggregating Local Descriptors into a Compact Image Representation, 2010), at length 1 for every word, so that a
+  texture that fills the image does not drown the rest (Arandjelović and Zisserman, All about VLAD, 2013).
+- **Fisher vector**: how each Gaussian's mean and standard deviation would have to change to make the image's patches
+  more likely: the gradient of the log-likelihood, which holds counts, differences and spreads at once (Perronnin and
+  Dance 2007; Perronnin, Sánchez and Mensink, Improving the Fisher Kernel for Large-Scale Image Classification, 2010).
+
+All of them forget where the patches were. A spatial pyramid (Lazebnik, Schmid and Ponce, Beyond Bags of Features, 2006)
+gives some of that back: the image is cut into 1×1, 2×2, 4×4 cells, each is encoded apart. Then signed powers (a square
+root by default: the second of five equal patches says less than the first), then length 1 (Perronnin et al. 2010).
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lenext.classical.codebook import Vocabulary
+from lenext.classical.patches import Patches
+from lenext.spec import Encoding
+
+_CHUNK = 2**20  # numbers that the patches of the images are spread over at a time: temporaries of a few MB
+_ROUNDING = 1e-4  # a mean difference from a word that is shorter is no direction; descriptors have length 1
+
+
+def encode(patches: Patches, vocabulary: Vocabulary, encoding: Encoding) -> Tensor:
+    """One vector of length 1 per image, float32 [N, E], with E as `encoded_size` says.
+
+    The parts of the pyramid's cells one after the other: level by level in the order given, each row by row from the
+    top left. A patch belongs to the cell that its centre is in. A cell's part is the mean over its own patches, so
+    that all cells weigh about the same, and fine levels more than coarse ones, as in Lazebnik et al. Within it, word by
+    word: hard and soft a number; VLAD d' numbers; Fisher d' for the mean and d' for the standard deviation.
+
+    Patches that are not valid count for nothing; a cell without any others is zero, an image without any all zero.
+    Raises DataError where the descriptors are not those that the vocabulary was learnt from.
+    """
+    vectors = patches.values.new_empty((len(patches.values), encoded_size(vocabulary, encoding)))
+    for images, part in _chunks(patches, vocabulary):
+        described = vocabulary.describe(part)
+        shares = _assign(vocabulary.scores(described.flatten(0, 1)), encoding)
+        shares = shares.view(*described.shape[:2], len(vocabulary.words))
+        cells = _cells(part.places, encoding.pyramid)
+        # What each patch weighs in each cell, [N, C, P]: 1 / patches in the cell
+        weights = (cells & part.valid[:, None]).float()
+        weights /= weights.sum(2, keepdim=True).clamp(min=1)
+        found = torch.bmm(weights, shares)
+        if encoding.kind == "vlad":
+            found = _vlad(found, _sums(shares, described, weights, cells), vocabulary)
+        elif encoding.kind == "fisher":
+            features = torch.cat([described, described.square()], dim=2)
+            found = _fisher(found, _sums(shares, features, weights, cells), vocabulary)
+        found = found.flatten(1)
+        if encoding.power != 1:
+            found = torch.copysign(found.abs().pow_(encoding.power), found)
+        vectors[images] = F.normalize(found, dim=1)
+    return vectors
+
+
+def nearest_words(patches: Patches, vocabulary: Vocabulary) -> Tensor:
+    """The word of every patch, int64 [N, P]: the nearest, or the most probable Gaussian; -1 where it is not valid."""
+    words = torch.full_like(patches.valid, -1, dtype=torch.int64)
+    for images, part in _chunks(patches, vocabulary):
+        scores = vocabulary.scores(vocabulary.describe(part).flatten(0, 1))
+        words[images] = torch.where(part.valid, scores.argmax(1).view_as(part.valid), -1)
+    return words
+
+
+def encoded_size(vocabulary: Vocabulary | tuple[int, int], encoding: Encoding) -> int:
+    """How many numbers an image becomes; of a vocabulary, its number of words and their length d' suffice."""
+    words, length = vocabulary if isinstance(vocabulary, tuple) else vocabulary.words.shape
+    numbers = {"hard": 1, "soft": 1, "vlad": length, "fisher": 2 * length}[encoding.kind]
+    return words * numbers * sum(cells**2 for cells in encoding.pyramid)
+
+
+def encoding_macs(words: int, patches: int, descriptor: int, pca: int | None, encoding: Encoding) -> int:
+    """Multiply-adds per image of `patches` descriptors of length `descriptor`, reduced to `pca` numbers where given.
+
+    PCA, what speaks for each word, and the sums over patches, which every level of the pyramid goes through once;
+    counting a patch for its word is one addition. Not counted: exponentials, and what is done once per image.
+    """
+    reduction = 0 if pca is None else descriptor * pca
+    length = (descriptor if pca is None else pca) + 2 * encoding.positions
+    features = 2 * length if encoding.kind == "fisher" else length
+    per_level = {
+        "hard": 1,
+        "soft": words,
+        "vlad": length,
+        "fisher": words * (1 + features),
+    }[encoding.kind]
+    return patches * (reduction + words * features + per_level * len(encoding.pyramid))
+
+
+def _chunks(patches: Patches, vocabulary: Vocabulary) -> Iterator[tuple[slice, Patches]]:
+    """The images a few at a time, and which they are."""
+    n, number, _ = patches.values.shape
+    words, length = vocabulary.words.shape
+    rows = max(1, _CHUNK // max(1, number * (words + 2 * length)))
+    for start in range(0, n, rows):
+        images = slice(start, start + rows)
+        places = patches.places if len(patches.places) == 1 else patches.places[images]
+        yield images, Patches(patches.values[images], places, patches.valid[images])
+
+
+def _assign(scores: Tensor, encoding: Encoding) -> Tensor:
+    """How much of each patch belongs to each word, [M, K], of scores [M, K]: rows of sum 1."""
+    if encoding.kind == "fisher":
+        return scores.softmax(1)
+    if encoding.kind == "soft":
+        # The scores of one patch differ by half of its squared distances from the words
+        return (encoding.softness * scores).softmax(1)
+    return torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0)
+
+
+def _cells(places: Tensor, pyramid: tuple[int, ...]) -> Tensor:
+    """Which patch is in which cell, bool [N or 1, C, P], of places [N or 1, P, 3]."""
+    levels = []
+    for side in pyramid:
+        column, row = (places[..., :2] * side).long().clamp(0, side - 1).unbind(2)
+        numbers = torch.arange(side * side, device=places.device)[:, None]
+        levels.append((row * side + column)[:, None] == numbers)
+    return torch.cat(levels, dim=1)
+
+
+def _sums(shares: Tensor, features: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
+    """Sums [N, C, K, F] of the patches' features [N, P, F], by the shares [N, P, K] and weights [N, C, P] they have."""
+    n, number = weights.shape[:2]
+    sums = features.new_empty((n, number, shares.shape[2], features.shape[2]))
+    for cell in range(number):
+        inside = cells[:, cell]
+        if len(inside) == 1 and not inside.all():
+            # The same patches in all images: the others need not be multiplied by zero
+            patches = inside[0].nonzero()[:, 0]
+            some, what, weight = shares[:, patches], features[:, patches], weights[:, cell, patches]
+        else:
+            some, what, weight = shares, features, weights[:, cell]
+        sums[:, cell] = torch.bmm((some * weight[:, :, None]).transpose(1, 2), what)
+    return sums
+
+
+def _vlad(counts: Tensor, sums: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Differences from the words, each at length 1: [N, C, K, d'] of counts [N, C, K] and sums [N, C, K, d']."""
+    counts = counts[..., None]
+    differences = sums - counts * vocabulary.words
+    lengths = torch.maximum(torch.linalg.vector_norm(differences, dim=3, keepdim=True), _ROUNDING * counts)
+    return differences / torch.where(counts > 0, lengths, 1)
+
+
+def _fisher(shares: Tensor, sums: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """The gradients [N, C, K, 2 d'], of shares [N, C, K] and the sums of x and x² [N, C, K, 2 d'].
+
+    Sums over the patches x of an image, with γ the share of a patch that is the Gaussian's:
+    mean: γ (x - μ) / σ / √prior; standard deviation: γ ((x - μ)² / σ² - 1) / √(2 prior), expanded.
+    """
+    means, variances, priors = vocabulary.words, vocabulary.variances, vocabulary.priors
+    assert variances is not None
+    assert priors is not None
+    shares, scale = shares[..., None], priors.sqrt()[:, None]
+    firsts, seconds = sums.chunk(2, dim=3)
+    towards_means = (firsts - means * shares) / (scale * variances.sqrt())
+    spreads = (seconds - 2 * means * firsts + (means.square() - variances) * shares) / (scale * variances * 2**0.5)
+    return torch.cat([towards_means, spreads], dim=3)

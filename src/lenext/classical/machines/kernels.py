@@ -1,0 +1,106 @@
+"""Kernels: how alike two images' features are, for machines that are linear in a space nobody has to enter.
+
+Three compare vectors of any sign or none:
+
+- `linear`, x·y;
+- `rbf`, exp(-γ |x-y|²), which is local: only near images count (Boser, Guyon and Vapnik 1992).
+
+Three compare histograms, number by number, and need features of 0 or more:
+
+- `intersection`, Σ min(x, y) (Swain and Ballard 1991);
+- `chi2`, Σ 2xy / (x+y), one minus half the χ² distance of histograms whose sum is 1;
+- `exp_chi2`, exp(-γ Σ (x-y)² / (x+y)), the best of them on bags of visual words (Zhang, Marszałek, Lazebnik and Schmid
+  2007).
+
+A kernel machine looks at every pair of images, which many images forbid. Two ways out have a linear machine learn from
+features whose products are the kernel, nearly:
+
+- `feature_map`: `chi2` and `intersection` are sums over features, and each number has a map of its own (Vedaldi and
+  Zisserman, Efficient Additive Kernels via Explicit Feature Maps, 2012): a few samples of the kernel's spectrum.
+- landmarks, for the others: see `lenext.classical.machines.fitting`.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lenext.classical.machines.threads import share_out
+from lenext.errors import UsageError
+
+Kernel = Literal["linear", "rbf", "chi2", "exp_chi2", "intersection"]
+Additive = Literal["chi2", "intersection"]
+
+# Values of the sums x + y that are looked at together: they stay in a core's cache
+_PAIR_VALUES = 1 << 18
+
+# Samples of the spectrum at 0 and at ± one interval, 2π/period: three numbers for one. The periods are the paper's best
+# for so many samples, as VLFeat states them (5.86 + 3.65, and 2.38 log 1.8 + 5.6). On pixels, digits and Fisher
+# vectors' magnitudes kernels are off by 1 to 4 % (χ²; 6 to 9 % with scikit-learn's interval of 0.5) and by 4 to 9 %.
+_PERIOD = {"chi2": 9.51, "intersection": 7.0}
+MAP_WIDTH = 3
+
+
+def require_histograms(features: Tensor, kernel: str) -> None:
+    """Raises UsageError where `kernel` compares histograms and a feature is below 0 (or no number)."""
+    if kernel in ("chi2", "exp_chi2", "intersection") and features.numel() and not features.min() >= 0:
+        raise UsageError(
+            f"svm.kernel: {kernel} compares histograms; given features of {features.min():g}, accepted: 0 or more. "
+            "Use rbf or linear"
+        )
+
+
+def kernel_matrix(x: Tensor, y: Tensor, kernel: Kernel, gamma: float = 1.0) -> Tensor:
+    """The kernel of each row of `x` [N, D] with each of `y` [M, D], of their float type, [N, M].
+
+    `gamma` is that of rbf and exp_chi2, in units of 1/distance. Beside the result, memory is bounded.
+    """
+    if kernel in ("rbf", "exp_chi2"):
+        return distances(x, y, kernel).mul_(-gamma).exp_()
+    if kernel == "chi2":
+        return _harmonic(x, y)
+    if kernel == "intersection":
+        # min(x, y) = (x + y - |x - y|) / 2
+        return torch.cdist(x, y, p=1).neg_().add_(x.sum(1)[:, None]).add_(y.sum(1)).div_(2)
+    return x @ y.T
+
+
+def distances(x: Tensor, y: Tensor, kernel: Literal["rbf", "exp_chi2"]) -> Tensor:
+    """What `kernel` falls with: |x-y|² or Σ (x-y)² / (x+y), [N, M]."""
+    if kernel == "rbf":
+        cross, x_part, y_part = x @ y.T, x.square().sum(1), y.square().sum(1)
+    else:
+        cross, x_part, y_part = _harmonic(x, y), x.sum(1), y.sum(1)
+    return cross.mul_(-2).add_(x_part[:, None]).add_(y_part).clamp_(min=0)
+
+
+def _harmonic(x: Tensor, y: Tensor) -> Tensor:
+    """Σ 2xy / (x+y), [N, M], as Σ 2x - 2x² / (x+y): of each pair of numbers but a sum and a reciprocal are taken."""
+    values = x.new_empty(len(x), len(y))
+    columns = max(1, min(len(y), _PAIR_VALUES // x.shape[1]))
+    rows = max(1, _PAIR_VALUES // (columns * x.shape[1]))
+    shifted = x + torch.finfo(x.dtype).tiny  # 0 and 0 give 0
+    squares = x.square()[:, :, None]
+
+    def fill(i: int) -> None:
+        for j in range(0, len(y), columns):
+            sums = shifted[i : i + rows, None] + y[j : j + columns]
+            values[i : i + rows, j : j + columns] = (sums.reciprocal_() @ squares[i : i + rows])[..., 0]
+
+    share_out(fill, range(0, len(x), rows), torch.get_num_threads())
+    return values.neg_().add_(x.sum(1)[:, None]).mul_(2)
+
+
+def feature_map(x: Tensor, kernel: Additive) -> Tensor:
+    """Features [N, 3·D] whose products are nearly the additive kernel's values of rows of `x` [N, D], 0 or more.
+
+    With the kernel's spectrum κ and interval L of the samples, x becomes √(x L κ(0)), √(2x L κ(L)) cos(L log x) and
+    the same with the sine (Vedaldi and Zisserman 2012, equation 18).
+    """
+    interval = torch.tensor(2 * torch.pi / _PERIOD[kernel], dtype=x.dtype, device=x.device)
+    if kernel == "chi2":
+        still, wave = interval, 2 * interval / torch.cosh(torch.pi * interval)
+    else:
+        still, wave = interval * 2 / torch.pi, 2 * interval * 2 / (torch.pi * (1 + 4 * interval.square()))
+    phase, height = interval * x.clamp(min=torch.finfo(x.dtype).tiny).log(), (wave * x).sqrt()
+    return torch.cat([(still * x).sqrt(), height * phase.cos(), height * phase.sin()], dim=1)

@@ -1,0 +1,156 @@
+"""What a fitted support vector machine is: plain arrays, and scores from them.
+
+Sums are taken in double precision, so that neither the size of a batch nor the machine shows in the rounded scores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lenext.classical.machines.kernels import (
+    MAP_WIDTH,
+    Additive,
+    Kernel,
+    feature_map,
+    kernel_matrix,
+    require_histograms,
+)
+from lenext.errors import DataError
+
+Features = NDArray[np.float32]
+Scores = NDArray[np.float32]
+
+_BLOCK_VALUES = 1 << 22  # features or kernel values that are in memory at a time
+
+
+class Machine(Protocol):
+    """Scores of classes from features."""
+
+    def scores(self, features: Features) -> Scores:
+        """Features float32 [N, D] to scores float32 [N, K]."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What has to be stored; `from_arrays` takes it."""
+
+    @property
+    def params(self) -> int:
+        """Numbers that were fitted or kept."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds per image; of a kernel that is no product, a pair of numbers compared counts as one."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMachine:
+    """``scores = features · weights + bias``, the features being mapped first where a kernel is approximated so."""
+
+    weights: NDArray[np.float32]  # [K, D], or [K, 3·D] where features are mapped
+    bias: NDArray[np.float32]  # [K]
+    feature_map: Additive | None = None
+
+    def scores(self, features: Features) -> Scores:
+        weights, bias = torch.from_numpy(self.weights).double().T, torch.from_numpy(self.bias).double()
+        scores = np.empty((len(features), len(self.bias)), np.float32)
+        for part in _blocks(len(features), len(weights)):
+            x = _tensor(features[part])
+            if self.feature_map is not None:
+                require_histograms(x, self.feature_map)
+                x = feature_map(x, self.feature_map)
+            scores[part] = (x.double() @ weights + bias).numpy()
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {"weights": self.weights, "bias": self.bias}
+
+    @property
+    def params(self) -> int:
+        return self.weights.size + self.bias.size
+
+    @property
+    def macs(self) -> int:
+        return self.weights.size
+
+
+@dataclass(frozen=True, eq=False)
+class KernelMachine:
+    """``scores = kernel(features, vectors) · coefficients + bias``."""
+
+    vectors: NDArray[np.float32]  # [S, D]: training images' features
+    coefficients: NDArray[np.float64]  # [K, S]; large ones of either sign may nearly cancel, so in double precision
+    bias: NDArray[np.float32]  # [K]
+    kernel: Kernel
+    gamma: float = 1.0  # in units of 1/distance
+
+    def scores(self, features: Features) -> Scores:
+        vectors, bias = torch.from_numpy(self.vectors).double(), torch.from_numpy(self.bias).double()
+        coefficients = torch.from_numpy(self.coefficients).T
+        scores = np.empty((len(features), len(self.bias)), np.float32)
+        for part in _blocks(len(features), max(self.vectors.shape)):
+            x = _tensor(features[part])
+            require_histograms(x, self.kernel)
+            scores[part] = (kernel_matrix(x.double(), vectors, self.kernel, self.gamma) @ coefficients + bias).numpy()
+        return scores
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "vectors": self.vectors,
+            "coefficients": self.coefficients,
+            "bias": self.bias,
+            "gamma": np.array([self.gamma], np.float64),
+        }
+
+    @property
+    def params(self) -> int:
+        return self.vectors.size + self.coefficients.size + self.bias.size
+
+    @property
+    def macs(self) -> int:
+        return self.vectors.size + self.coefficients.size
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]], *, kernel: Kernel, features: int, classes: int) -> Machine:
+    """The machine whose `arrays` method gave these, of a kernel, so many features of an image and so many classes.
+
+    Raises DataError where arrays are missing, or more than asked for, or do not fit.
+    """
+    if "vectors" in arrays and kernel != "linear":
+        count = len(arrays["vectors"]) if arrays["vectors"].ndim else 0
+        _require(
+            arrays,
+            {
+                "vectors": ((count, features), np.float32),
+                "coefficients": ((classes, count), np.float64),
+                "bias": ((classes,), np.float32),
+                "gamma": ((1,), np.float64),
+            },
+        )
+        return KernelMachine(
+            arrays["vectors"], arrays["coefficients"], arrays["bias"], kernel, float(arrays["gamma"][0])
+        )
+    mapped = kernel if kernel in ("chi2", "intersection") else None
+    width = features * MAP_WIDTH if mapped else features
+    _require(arrays, {"weights": ((classes, width), np.float32), "bias": ((classes,), np.float32)})
+    return LinearMachine(arrays["weights"], arrays["bias"], mapped)
+
+
+def _require(arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+    want = {name: (shape, np.dtype(dtype).name) for name, (shape, dtype) in expected.items()}
+    given = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    if given != want:
+        raise DataError(f"expected an SVM's arrays {want}, given {given}")
+    if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise DataError(f"an SVM's array {bad[0]!r} holds values that are no finite numbers")
+
+
+def _blocks(n: int, width: int) -> list[slice]:
+    size = max(1, _BLOCK_VALUES // width)
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def _tensor(features: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.require(features, np.float32, ["C", "W"]))
