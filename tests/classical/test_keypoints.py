@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import cv2
@@ -6,7 +7,7 @@ import pytest
 import torch
 from pictures import needs_stamps, stamps
 
-from lenext.classical.descriptors import extract, layout
+from lenext.classical.descriptors import check, extract, layout
 from lenext.errors import UsageError
 from lenext.nn import on_threads
 from lenext.spec import Descriptors
@@ -148,11 +149,17 @@ def test_what_cannot_be_described_is_said(monkeypatch):
     with pytest.raises(UsageError, match=r"opponent.*SURF knows no colour"):
         extract(colour, Descriptors(kind="surf", colour="opponent"))
     monkeypatch.setitem(sys.modules, "mahotas", None)
-    for describe in (lambda: extract(gray, SURF), lambda: layout(SURF, 40, 1)):
+    for describe in (lambda: extract(gray, SURF), lambda: check(SURF)):
         with pytest.raises(UsageError, match=r"pip install 'lenext\[surf\]'"):
             describe()
 
 
-def test_arithmetic_is_up_to_the_picture():
+def test_what_is_told_beforehand():
     told = layout(SIFT, 40, 1)
-    assert (told.length, told.patches, told.places, told.macs) == (128, 300, None, None)
+    assert (told.length, told.patches, told.places) == (128, 300, None)
+    # The scale space grows with the picture's area, the rest with the number of keypoints
+    more = layout(dataclasses.replace(SIFT, keypoints=600), 40, 1).macs
+    assert more - told.macs == 300 * (told.macs - layout(dataclasses.replace(SIFT, keypoints=299), 40, 1).macs)
+    large, larger = (layout(dataclasses.replace(SIFT, keypoints=1), side, 1).macs for side in (512, 1024))
+    assert larger / large == pytest.approx(4, rel=0.02)
+    assert layout(SURF, 40, 1).length == 64

@@ -69,7 +69,7 @@ RUNGS: dict[str, Rung] = {
         paper="Perronnin, Sánchez and Mensink, Improving the Fisher Kernel for Large-Scale Image Classification, 2010",
         recipe={
             "descriptors": Descriptors(),
-            "codebook": Codebook(words=64, pca=62),
+            "codebook": Codebook(words=128, pca=62),
             "encoding": Encoding(kind="fisher", pyramid=(1,), positions=True),
             "svm": Svm(),
         },

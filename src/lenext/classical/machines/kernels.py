@@ -17,7 +17,7 @@ features whose products are the kernel, nearly:
 
 - `feature_map`: `chi2` and `intersection` are sums over features, and each number has a map of its own (Vedaldi and
   Zisserman, Efficient Additive Kernels via Explicit Feature Maps, 2012): a few samples of the kernel's spectrum.
-- landmarks, for the others: see `lenext.classical.machines.fitting`.
+- landmarks, for the others: see `lenext.classical.machines.spaces`.
 """
 
 from typing import Literal
@@ -25,8 +25,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lenext.classical.machines.threads import share_out
 from lenext.errors import UsageError
+from lenext.nn.threads import share_out
 
 Kernel = Literal["linear", "rbf", "chi2", "exp_chi2", "intersection"]
 Additive = Literal["chi2", "intersection"]
@@ -87,7 +87,7 @@ def _harmonic(x: Tensor, y: Tensor) -> Tensor:
             sums = shifted[i : i + rows, None] + y[j : j + columns]
             values[i : i + rows, j : j + columns] = (sums.reciprocal_() @ squares[i : i + rows])[..., 0]
 
-    share_out(fill, range(0, len(x), rows), torch.get_num_threads())
+    share_out(fill, range(0, len(x), rows))
     return values.neg_().add_(x.sum(1)[:, None]).mul_(2)
 
 
