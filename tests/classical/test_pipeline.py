@@ -1,6 +1,7 @@
 """Classical rungs as a whole: real pictures in, a classifier out."""
 
 import dataclasses
+import subprocess
 import sys
 import time
 
@@ -85,9 +86,9 @@ def test_every_rung_beats_chance_on_colour_pictures(model, colour, tmp_path):
 
 @pytest.mark.parametrize("model", [*SMALL, "hog_svm", "svm_rbf", "svm_linear"])
 def test_a_bundle_holds_plain_arrays_and_scores_the_same(model, digits, tmp_path):
-    classifier = fitted(model, digits, tmp_path, slice(0, 300)).classifier
-    run = dataclasses.replace(run_of(model), seed=0)
-    made = bundle.Bundle.create(classifier, run, metrics={}, fingerprint="", golden_files=[])
+    result = fitted(model, digits, tmp_path, slice(0, 300))
+    classifier = result.classifier
+    made = bundle.Bundle.create(classifier, result.run, metrics={}, fingerprint="", golden_files=[])
     again = bundle.load(made.save(tmp_path / "x.lenext"))
     expected = classifier.scores(digits.test.images)
     assert np.array_equal(again.scores(digits.test.images), expected)
@@ -99,12 +100,9 @@ def test_a_bundle_holds_plain_arrays_and_scores_the_same(model, digits, tmp_path
 
 
 def test_predicting_needs_no_scikit_learn(digits, tmp_path):
-    run = run_of("svm_rbf")
-    made = bundle.Bundle.create(fitted("svm_rbf", digits, tmp_path, slice(0, 200)).classifier, run,
-                                metrics={}, fingerprint="", golden_files=[])  # fmt: skip
+    result = fitted("svm_rbf", digits, tmp_path, slice(0, 200))
+    made = bundle.Bundle.create(result.classifier, result.run, metrics={}, fingerprint="", golden_files=[])
     path = made.save(tmp_path / "x.lenext")
-    import subprocess
-
     code = (
         "import sys, numpy as np, lenext; bundle = lenext.load(sys.argv[1]);"
         "bundle.scores(np.zeros((2, 28, 28, 1), np.uint8)); print('sklearn.svm' in sys.modules)"
