@@ -21,7 +21,8 @@ from lenext.classical import RUNGS
 from results import RESULTS, write
 
 USUAL = "usual_bow"
-FASHION = ["svm_linear", "svm_rbf", "hog_svm", "bow_sift", USUAL, "vlad_sift", "fisher_sift"]
+BUDGET = "36s"  # in which bow_sift is to do better than the usual way does in three times as long
+FASHION = ["svm_linear", "svm_rbf", "hog_svm", "bow_sift", f"bow_sift {BUDGET}", USUAL, "vlad_sift", "fisher_sift"]
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 
 
@@ -36,11 +37,11 @@ def categories(folder: Path) -> Path:
     return folder
 
 
-def trained(data: str, model: str, root: Path) -> dict[str, Any]:
-    result = lenext.train(data, model=model, out=root)
+def trained(data: str, model: str, root: Path, budget: str | None = None) -> dict[str, Any]:
+    result = lenext.train(data, model=model, out=root, budget=budget)
     record = json.loads((root / "model.json").read_text())
     return {
-        "command": f"lenext train {Path(data).name} --model {model}",
+        "command": f"lenext train {Path(data).name} --model {model}" + (f" --budget {budget}" if budget else ""),
         "accuracy": round(result.accuracy, 4),
         "accuracy_interval": [round(bound, 4) for bound in result.accuracy_interval],
         "val_accuracy": round(result.summary["val_accuracy"], 4),
@@ -65,7 +66,7 @@ if __name__ == "__main__":
                 done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
                 fashion[model] = {"command": "python benchmarks/usual_bow.py", **json.loads(done.stdout)}
             else:
-                fashion[model] = trained("fashion-mnist", model, Path(folder, model))
+                fashion[model] = trained("fashion-mnist", *model.split()[:1], Path(folder, model), *model.split()[1:])
             print(model, fashion[model], flush=True)
             write("classical", {"fashion-mnist": fashion, "stamps": stamps})
         if not sys.argv[1:]:

@@ -3,8 +3,9 @@
     python benchmarks/usual_bow.py
 
 What `bow_sift` is measured against (benchmarks/classical.py). It is given the same grid and patch size, since at 28
-pixels a detector finds next to nothing; a vocabulary of the same length, from as many patches; and LinearSVC, the
-fastest of scikit-learn's machines. Prints its accuracy on the 10,000 test images and the seconds of each part as JSON.
+pixels a detector finds next to nothing; and a vocabulary of the same length, from as many patches. Two machines on the
+same histograms: LinearSVC, scikit-learn's fastest, and SVC, which most such scripts have. Prints for each the accuracy
+on the 10,000 test images and the seconds of the whole, and the seconds of each part, as JSON.
 """
 
 import json
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from lenext.data import prepare
 from lenext.spec import Data
@@ -50,10 +51,16 @@ if __name__ == "__main__":
     times.append(time.perf_counter())
     features = histograms(described, vocabulary)
     times.append(time.perf_counter())
-    machine = LinearSVC().fit(features, labels)
+    tests = histograms(describe(data.test.images[..., 0]), vocabulary)
     times.append(time.perf_counter())
-    accuracy = machine.score(histograms(describe(data.test.images[..., 0]), vocabulary), data.test.labels)
-    times.append(time.perf_counter())
-    parts = ("describing", "vocabulary", "histograms", "machine", "judging")
+    parts = ("describing", "vocabulary", "histograms", "test histograms")
     seconds = dict(zip(parts, (round(float(s), 1) for s in np.diff(times)), strict=True))
-    print(json.dumps({"accuracy": float(accuracy), "seconds": round(times[-1] - times[0], 1), "parts": seconds}))
+    answer = {}
+    for machine in (LinearSVC(), SVC()):
+        start = time.perf_counter()
+        accuracy = float(machine.fit(features, labels).score(tests, data.test.labels))
+        took = time.perf_counter() - start
+        name = type(machine).__name__
+        seconds[name] = round(took, 1)
+        answer[name] = {"accuracy": accuracy, "seconds": round(times[-1] - times[0] + took, 1)}
+    print(json.dumps({**answer, "parts": seconds}))

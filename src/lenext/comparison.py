@@ -16,7 +16,7 @@ from lenext.spec import Run, parse_seconds
 from lenext.training.budget import Clock
 
 # What is compared unless the user says otherwise: rungs that a small processor trains in minutes
-DEFAULT = ("softmax", "svm_linear", "lenet", "lenet_relu", "resnet20")
+DEFAULT = ("softmax", "svm_linear", "bow_sift", "lenet", "lenet_relu", "resnet20")
 
 
 @dataclass(frozen=True)

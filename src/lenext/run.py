@@ -25,6 +25,7 @@ from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
 from lenext.training.budget import Clock, training_deadline
+from lenext.training.precision import choose_device
 
 WORST = 24
 GOLDENS = 4
@@ -249,6 +250,7 @@ def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, obser
         folder=folder,
         deadline=None if deadline is None else time.perf_counter() + deadline - clock.seconds(),
         judged_after=2 * len(data.val) + len(judged),
+        device=choose_device(),
         progress=observer.fitting,
     )
     for sentence in filter(None, (fitted.solver, fitted.note)):

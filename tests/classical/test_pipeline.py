@@ -137,7 +137,7 @@ class Stop(Exception):
     """Raised in the middle of a fit."""
 
 
-@pytest.mark.parametrize("at", ["learning the vocabulary", "describing images", "machines"])
+@pytest.mark.parametrize("at", ["learning the vocabulary", "describing images", "fitting the machines"])
 def test_a_fit_goes_on_where_it_was_stopped(at, digits, tmp_path, monkeypatch):
     monkeypatch.setattr("lenext.classical.pipeline._SAVE_SECONDS", 0.0)
     whole = fitted("vlad_sift", digits, tmp_path / "whole").classifier.arrays()
@@ -160,7 +160,7 @@ def test_a_fit_goes_on_where_it_was_stopped(at, digits, tmp_path, monkeypatch):
         assert not learnt
         # What was described before is not described again
         assert not described or described[0] > len(digits.train) / 2 or at == "describing images"
-    if at == "machines":
+    if at == "fitting the machines":
         assert not described
 
 
@@ -234,6 +234,17 @@ def test_c_is_chosen_and_recorded(digits, tmp_path):
     assert result.run.svm.c > 0
     assert result.run.descriptors.side == 56
     assert result.run.descriptors.bins
+
+
+@pytest.mark.parametrize("kernel", ["chi2", "exp_chi2", "intersection"])
+@pytest.mark.parametrize("model", ["bow_sift", "svm_rbf", "hog_svm"])
+def test_kernels_that_compare_histograms(model, kernel, digits, tmp_path):
+    inverted = dataclasses.replace(digits, train=dataclasses.replace(digits.train, images=255 - digits.train.images))
+    sections = SMALL.get(model, {}) | {"svm": {"kernel": kernel, "c": 3.0, "gamma": 1.0}}
+    result = fitted(model, inverted, tmp_path, slice(0, 400), val=False, sections=sections)
+    accuracy = (result.classifier.scores(255 - digits.test.images).argmax(1) == digits.test.labels).mean()
+    assert accuracy > 0.85
+    assert "exact" in result.solver
 
 
 def test_softmax_on_the_same_features(digits, tmp_path):
@@ -315,6 +326,7 @@ def test_words_are_cut_out_of_images(digits, tmp_path):
         ("hog_svm", {"descriptors": {"step": 4}}, "descriptors.step: hog does not read it"),
         ("bow_surf", {"descriptors": {"bins": [4]}}, "descriptors.bins: surf does not read it"),
         ("hog_svm", {"codebook": {"words": 4}}, "codebook: hog_svm does not read these settings"),
+        ("fisher_sift", {"svm": {"kernel": "chi2"}}, "svm.kernel: given 'chi2'.* accepted with fisher: linear, rbf"),
         ("svm_rbf", {"model": {"width": 2.0}}, "model.width: svm_rbf does not read it"),
         ("bow_sift", {"descriptors": {"bins": [4, 0]}}, "descriptors.bins: given 0, accepted: 1 to 512"),
         ("bow_sift", {"encoding": {"pyramid": []}}, "encoding.pyramid: given an empty list"),

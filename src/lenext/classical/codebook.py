@@ -80,6 +80,11 @@ class Vocabulary:
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: tensor.cpu().numpy() for name, tensor in tensors.items() if tensor is not None}
 
+    def to(self, device: torch.device | str) -> "Vocabulary":
+        """The same on `device`."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Vocabulary(**{name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
+
     def describe(self, patches: Patches) -> Tensor:
         """The patches as they are compared with the words, float32 [N, P, d'].
 

@@ -53,18 +53,20 @@ class Features(Protocol):
 class PixelFeatures:
     """The pixels, ``(pixel - ground) / (255 √D)``: so that images have about the same length at every size.
 
-    `ground` is the commonest value: solvers skip zeros, so that a white background costs no more than a black one.
+    `ground` is the commonest value, so that a background says nothing, be it white or black, and costs LIBLINEAR
+    nothing; or 0.
     """
 
     shape: tuple[int, int, int]  # H, W, C
     ground: int
 
     @classmethod
-    def of(cls, images: Pixels) -> "PixelFeatures":
-        """Those of `images` uint8 [N, H, W, C]."""
+    def of(cls, images: Pixels, *, signed: bool = True) -> "PixelFeatures":
+        """Those of `images` uint8 [N, H, W, C]; where they may not be below zero, with 0 for ground."""
+        if not signed:
+            return cls(images.shape[1:], 0)
         some = images[:: 1 + len(images) // 1000]
-        height, width, channels = images.shape[1:]
-        return cls((height, width, channels), int(np.bincount(some.ravel(), minlength=256).argmax()))
+        return cls(images.shape[1:], int(np.bincount(some.ravel(), minlength=256).argmax()))
 
     @property
     def size(self) -> int:
@@ -109,7 +111,7 @@ class HogFeatures:
 
 @dataclass(frozen=True, eq=False)
 class WordFeatures:
-    """The visual words of an image's patches, encoded as one vector of unit length."""
+    """The visual words of an image's patches, encoded as one vector of unit length, where the vocabulary lies."""
 
     settings: Descriptors
     encoding: Encoding
@@ -126,7 +128,8 @@ class WordFeatures:
         return max(1, min(_CHUNK, _CHUNK_NUMBERS // (described.patches * described.length)))
 
     def __call__(self, images: Pixels) -> Vectors:
-        return encode(descriptors.extract(images, self.settings), self.vocabulary, self.encoding).numpy()
+        patches = descriptors.extract(images, self.settings, self.vocabulary.words.device)
+        return encode(patches, self.vocabulary, self.encoding).cpu().numpy()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {f"vocabulary.{name}": array for name, array in self.vocabulary.arrays().items()}

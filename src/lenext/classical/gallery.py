@@ -39,13 +39,14 @@ def words_of(features: WordFeatures, images: Pixels, judged: Pixels, labels: NDA
 
     Images are uint8 [N, H, W, C]. None where no image has a patch that can be described.
     """
+    vocabulary = features.vocabulary.to("cpu")
     chosen = np.linspace(0, len(images) - 1, min(_IMAGES, len(images)), dtype=np.int64)
     found: dict[str, list[torch.Tensor]] = {"word": [], "distance": [], "image": [], "place": []}
     for start in range(0, len(chosen), features.chunk):
         part = chosen[start : start + features.chunk]
         patches = descriptors.extract(images[part], features.settings)
-        words = nearest_words(patches, features.vocabulary)
-        away = features.vocabulary.describe(patches) - features.vocabulary.words[words]
+        words = nearest_words(patches, vocabulary)
+        away = vocabulary.describe(patches) - vocabulary.words[words]
         images_of = torch.from_numpy(part)[:, None].expand(words.shape)
         places = patches.places.expand(len(part), -1, -1)
         for name, of_all in zip(found, (words, away.norm(dim=2), images_of, places), strict=True):
@@ -53,7 +54,7 @@ def words_of(features: WordFeatures, images: Pixels, judged: Pixels, labels: NDA
     word, distance, image, place = (torch.cat(parts).numpy() for parts in found.values())
     if not len(word):
         return None
-    total = len(features.vocabulary.words)
+    total = len(vocabulary.words)
     counts = np.bincount(word, minlength=total)
     shown = np.argsort(-counts, kind="stable")[:_WORDS]
     shown = shown[counts[shown] > 0]
@@ -94,7 +95,7 @@ def _some_of_each(labels: NDArray[np.int64]) -> list[int]:
 
 def _placed(features: WordFeatures, image: Pixels) -> list[tuple[float, float, float, int]]:
     patches = descriptors.extract(image[None], features.settings)
-    words = nearest_words(patches, features.vocabulary)[0]
+    words = nearest_words(patches, features.vocabulary.to("cpu"))[0]
     valid = patches.valid[0]
     rows: list[Any] = torch.cat([patches.places[0][valid], words[valid, None]], dim=1).tolist()
     return [(round(x, 4), round(y, 4), round(side, 4), int(word)) for x, y, side, word in rows]

@@ -33,11 +33,11 @@ from lenext.classical.features import (
 )
 from lenext.classical.gallery import Words, words_of
 from lenext.classical.machines import Machine
-from lenext.classical.recipes import settle
+from lenext.classical.recipes import HISTOGRAMS, settle
 from lenext.data import Preprocess
 from lenext.errors import DataError
 from lenext.record import replacing, write_whole
-from lenext.spec import Run
+from lenext.spec import Run, Svm
 
 Labels = NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
@@ -136,6 +136,7 @@ def fit(
     folder: Path,
     deadline: float | None = None,
     judged_after: int = 0,
+    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Fitted:
     """The classifier that `run` describes, of `images` uint8 [N, H, W, C] and `labels` int64 [N].
@@ -143,7 +144,8 @@ def fit(
     The validation images serve to make its scores probabilities; without any, the training images do. `folder` takes
     what each step leaves: a second call with the same arguments goes on from there, and it may be deleted when the fit
     is done. With a `deadline`, of time.perf_counter(), from which the scoring of `judged_after` more images is taken
-    off, every step makes do with as many images as it has time for, and `note` says so. `progress` is told what is
+    off, every step makes do with as many images as it has time for, and `note` says so. Dense patches are described and
+    encoded on `device`, all else on the CPU. `progress` is told what is
     going on, how much of it is done, and of how much. The same arguments give the same classifier, except that a
     deadline depends on the machine.
 
@@ -165,9 +167,9 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
 
     times = [time.perf_counter()]
-    features = _features(run, images, order, folder, _part(deadline, _VOCABULARY_SHARE), tell)
+    features = _features(run, images, order, folder, _part(deadline, _VOCABULARY_SHARE), device, tell)
     times.append(time.perf_counter())
-    vectors = _vectors(features, images, order, folder, deadline, judged_after, tell)
+    vectors = _vectors(features, images, order, folder, deadline, judged_after, 2 * len(classes), tell)
     times.append(time.perf_counter())
     if deadline is not None:
         deadline -= (times[-1] - times[-2]) * judged_after / len(vectors)
@@ -186,19 +188,26 @@ def fit(
         classifier=dataclasses.replace(classifier, scale=scale),
         run=dataclasses.replace(run, svm=machine.settings),
         trained_on=machine.trained_on,
-        solver=machine.solver,
+        solver=f"{machine.solver}; {_chosen(machine.settings)}",
         note="; ".join(notes),
         seconds=dict(zip(("vocabulary", "features", "machine"), np.diff(times).tolist(), strict=True)),
     )
 
 
 def _features(
-    run: Run, images: Pixels, order: Labels, folder: Path, deadline: float | None, progress: Progress
+    run: Run,
+    images: Pixels,
+    order: Labels,
+    folder: Path,
+    deadline: float | None,
+    device: torch.device | str,
+    progress: Progress,
 ) -> Features:
     """The features that `run` describes; where they have a vocabulary, it is learnt from some of the images."""
     shape = images.shape[1:]
     if run.descriptors is None:
-        return PixelFeatures.of(images)
+        assert run.svm is not None
+        return PixelFeatures.of(images, signed=run.svm.kernel not in HISTOGRAMS)
     if run.encoding is None or run.codebook is None:
         return HogFeatures(run.descriptors, shape)
     path = folder / "vocabulary.safetensors"
@@ -216,7 +225,8 @@ def _features(
         )
         with replacing(path) as temporary:
             save_file(vocabulary.arrays(), temporary)
-    return WordFeatures(run.descriptors, run.encoding, vocabulary, shape)
+    dense = run.descriptors.kind == "dense_sift"
+    return WordFeatures(run.descriptors, run.encoding, vocabulary.to(device if dense else "cpu"), shape)
 
 
 def _sample(
@@ -261,11 +271,13 @@ def _vectors(
     folder: Path,
     deadline: float | None,
     judged_after: int,
+    least: int,
     progress: Progress,
 ) -> NDArray[Any]:
-    """The features of ``images[order]``, or of as many as there is time for: float [n, D], in a file.
+    """The features of ``images[order]``, or of as many as there is time for, but so many at `least`: float [n, D].
 
-    Of half precision but for pixels, which are compared with other solvers to the last digits.
+    They are in a file that is mapped into memory, of half precision but for pixels, whose machines are compared with
+    other solvers to the last digits.
     """
     path, note = folder / "features.npy", folder / "features.json"
     dtype = np.dtype(np.float32 if isinstance(features, PixelFeatures) else np.float16)
@@ -292,7 +304,7 @@ def _vectors(
             store.flush()
             write_whole(note, json.dumps({"images": done}).encode())
             saved = now
-        if deadline is not None:
+        if deadline is not None and done >= least:
             # The images to be judged later take as long each
             later = (now - began) / (done - first) * judged_after
             if now > began + _FEATURES_SHARE * (deadline - later - began):
@@ -300,6 +312,10 @@ def _vectors(
     store.flush()
     write_whole(note, json.dumps({"images": done}).encode())
     return store[:done]
+
+
+def _chosen(svm: Svm) -> str:
+    return f"C = {svm.c:.3g}" + (f", γ = {svm.gamma:.3g} / mean squared distance" if svm.gamma else "")
 
 
 def _part(deadline: float | None, share: float) -> float | None:

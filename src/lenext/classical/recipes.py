@@ -10,6 +10,9 @@ from lenext.spec import Codebook, Descriptors, Encoding, Run, Svm
 # Pixels a side: from here on images are described as they are; and patches of a few pixels do not tell much any more
 _LARGE, _PHOTOGRAPH = 48, 128
 
+# Kernels that compare numbers of 0 or more
+HISTOGRAMS = ("chi2", "exp_chi2", "intersection")
+
 # Of many features the last steps to the minimum change no answer
 _LOOSE = 0.02
 
@@ -95,6 +98,13 @@ def check(run: Run) -> Run:
             accepted = "hog" if run.codebook is None else "dense_sift, sift, surf"
             raise UsageError(f"descriptors.kind: given {given.kind!r}, accepted for {run.model.name}: {accepted}")
         descriptors.check(given)
+    if run.svm is not None and run.encoding is not None:
+        kernel, encoding = run.svm.kernel, run.encoding.kind
+        if kernel in HISTOGRAMS and encoding in ("vlad", "fisher"):
+            raise UsageError(
+                f"svm.kernel: given {kernel!r}, which compares numbers of 0 or more, accepted with {encoding}: "
+                "linear, rbf"
+            )
     return run
 
 

@@ -30,7 +30,7 @@ def compare(
     data
         A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
     models
-        Names with commas between; otherwise softmax, svm_linear, lenet, lenet_relu, resnet20.
+        Names with commas between; otherwise softmax, svm_linear, bow_sift, lenet, lenet_relu, resnet20.
     budget
         Time for all together, such as 90s, 10m or 1h30m.
     epochs

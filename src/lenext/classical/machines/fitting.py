@@ -176,7 +176,7 @@ def _attempt(job: _Job, rows: Labels, deadline: float | None) -> _Attempt:
         job.settings,
         seed=job.seed,
         deadline=deadline,
-        tell=lambda done, of: job.progress("machines", done, of),
+        tell=lambda done, of: job.progress("fitting the machines", done, of),
     )
     return _Attempt(rows, space, landmarks, result)
 
@@ -197,7 +197,7 @@ def _columns(job: _Job, n: int) -> int:
 
 def _space(job: _Job, rows: Labels, deadline: float | None) -> tuple[Space, torch.Tensor | None]:
     kernel, count = job.settings.kernel, _landmarks(job, len(rows))
-    tell = functools.partial(job.progress, "kernel")
+    tell = functools.partial(job.progress, "computing the kernel")
     if not count:
         if kernel == "linear":
             return Space(job.features), None
@@ -224,7 +224,7 @@ def _hard(job: _Job, rows: Labels, count: int, deadline: float | None) -> Labels
         dataclasses.replace(job.settings, loss="squared_hinge", tolerance=max(job.settings.tolerance, _ROUGH)),
         seed=job.seed,
         deadline=None if deadline is None else now + (deadline - now) / _FEW,
-        tell=functools.partial(job.progress, "landmarks"),
+        tell=functools.partial(job.progress, "choosing landmarks"),
     )
     lack = np.empty(len(rows))
     for start in range(0, len(rows), 4096):
@@ -254,13 +254,14 @@ def _words(job: _Job, attempt: _Attempt) -> str:
     """Which way was used."""
     n, kernel = len(attempt.rows), job.settings.kernel
     if kernel == "linear":
-        return attempt.result.solver
+        return f"linear, fitted by {attempt.result.solver}"
     if attempt.landmarks is None:
-        return f"additive {_NAMES[kernel]} map; {attempt.result.solver}"
+        return f"explicit map of the additive {_NAMES[kernel]} kernel, fitted by {attempt.result.solver}"
     if attempt.space.exact:
-        return f"exact {_NAMES[kernel]} kernel of {n:,} images; {attempt.result.solver}"
+        return f"exact {_NAMES[kernel]} kernel of {n:,} images, fitted by {attempt.result.solver}"
     return (
-        f"{_NAMES[kernel]} kernel by Nyström with {len(attempt.landmarks):,} of {n:,} images; {attempt.result.solver}"
+        f"{_NAMES[kernel]} kernel by Nyström with {len(attempt.landmarks):,} of {n:,} images, "
+        f"fitted by {attempt.result.solver}"
     )
 
 

@@ -18,6 +18,7 @@ are sums over images. The time goes into products of the features with vectors, 
 """
 
 import itertools
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -222,14 +223,15 @@ def solve(
     steps: int,
     deadline: float | None = None,
     start: Tensor | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Solution:
     """The machines int64 [M] of labels int64 [N], by BFGS from the weights `start` float32 [M, D+1], or zero.
 
     Ends when the last ten steps together lowered every machine's objective by less than the share `tolerance`, which
     is about what it then exceeds its minimum by (measured on pixels and Fisher vectors: a tenth to four times; gradient
     and duality gap are off by factors of a hundred); or after so many steps; or when the next step would be past the
-    `deadline` of time.perf_counter, the first few excepted. `progress` is told the number of steps.
+    `deadline` of time.perf_counter, the first few excepted. `progress` is told the number of steps, and of how many as
+    far as can be foreseen.
     """
     threads = torch.get_num_threads()
     with on_threads(1):  # but for the passes over the features, which share out their rows
@@ -247,7 +249,7 @@ def _bfgs(
     deadline: float | None,
     start: Tensor | None,
     curvature: Sketch,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int, int], None] | None,
     threads: int,
 ) -> Solution:
     truth, machines = torch.from_numpy(labels), torch.from_numpy(classes)
@@ -263,14 +265,15 @@ def _bfgs(
     weights = torch.zeros(len(classes), design.width + 1) if start is None else start
     margins = torch.zeros(len(classes), design.images) if start is None else design.margins(weights, threads)
     slope, history = gradient(), list[tuple[Tensor, Tensor, Tensor]]()
-    values, step, took = list[Tensor](), 0, 0.0
+    values, step, took, first = list[Tensor](), 0, 0.0, math.inf
     while True:
         began = time.perf_counter()
         losses = loss.value(margins, truth, machines).sum(1, keepdim=True, dtype=torch.float64)
         values = [*values[-_WINDOW:], 0.5 * dot(weights, weights) + c * losses]
         lowered = float((values[0] / values[-1].clamp(min=_TINY)).max()) - 1 if step >= _WINDOW else float("inf")
+        first = lowered if step == _WINDOW else first
         if progress is not None:
-            progress(step)
+            progress(step, _foreseen(step, lowered, first, tolerance, steps))
         late = deadline is not None and began + took > deadline and step >= _LEAST
         if lowered <= tolerance or step >= steps or late:
             return Solution(weights, step, lowered)
@@ -285,6 +288,16 @@ def _bfgs(
         inverse = torch.where(product > _TINY, 1 / product.clamp(min=_TINY), 0)
         history = [*history[1 - _MEMORY :], (moved, bent, inverse)]
         step, took = step + 1, time.perf_counter() - began
+
+
+def _foreseen(step: int, lowered: float, first: float, tolerance: float, most: int) -> int:
+    """Steps in all, if what ten steps gain goes on to shrink as it did since the `first` ten."""
+    if lowered <= tolerance:
+        return step
+    if not lowered < first < math.inf or step < _WINDOW + 3:
+        return most
+    left = (step - _WINDOW) * math.log(lowered / tolerance) / math.log(first / lowered)
+    return min(most, step + math.ceil(left))
 
 
 Dot = Callable[[Tensor, Tensor], Tensor]

@@ -105,7 +105,7 @@ def _hinge(
     )
     note = "" if converged else _short(settings)
     if not space.exact:
-        return Result(design.outward(torch.from_numpy(weights)).numpy(), bias, "LIBLINEAR, dual", note)
+        return Result(design.outward(torch.from_numpy(weights)).numpy(), bias, "LIBLINEAR's dual solver", note)
     coefficients = np.zeros((len(classes), len(space.columns)))
     coefficients[:, rows] = weights
     return Result(coefficients, bias, "LIBSVM", note)
@@ -143,9 +143,7 @@ def _smooth(
                 steps=settings.max_iterations,
                 deadline=None if deadline is None else now + (deadline - now) / (len(turns) - turn),
                 start=None if start is None else start[chosen],
-                progress=lambda steps, turn=turn: tell(  # type: ignore[misc]
-                    turn * settings.max_iterations + steps, len(turns) * settings.max_iterations
-                ),
+                progress=lambda step, of, turn=turn: tell(turn * of + step, len(turns) * of),  # type: ignore[misc]
             )
         )
     tell(1, 1)
@@ -154,7 +152,11 @@ def _smooth(
         note = _short(settings) if steps == settings.max_iterations else _out_of_time(steps, settings)
     weights = torch.cat([solution.weights for solution in solutions])
     return Result(
-        design.outward(weights[:, :-1]).numpy(), weights[:, -1].double().numpy(), f"BFGS, {steps} steps", note, weights
+        design.outward(weights[:, :-1]).numpy(),
+        weights[:, -1].double().numpy(),
+        f"L-BFGS in {steps} steps",
+        note,
+        weights,
     )
 
 
