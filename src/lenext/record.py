@@ -41,6 +41,7 @@ class Record:
         try:
             root = out or _make_free(RUNS / name)
             root.mkdir(parents=True, exist_ok=True)
+            _sweep(root)
             if any(root.iterdir()):
                 hint = f", or `lenext resume {root}`" if (root / "args.yaml").is_file() else ""
                 raise UsageError(f"{root} exists already; give another --out{hint}")
@@ -55,8 +56,7 @@ class Record:
             below = ", ".join(str(path.parent) for path in sorted(root.glob("*/args.yaml")))
             hint = f"; the runs of this comparison are {below}" if below else ""
             raise UsageError(f"{root} is not a run's folder: it has no args.yaml{hint}")
-        for abandoned in root.rglob(".*.tmp"):  # of a process that was killed while it wrote
-            abandoned.unlink(missing_ok=True)
+        _sweep(root)
         return cls(root)
 
     def path(self, name: str) -> Path:
@@ -118,6 +118,12 @@ def _make_free(path: Path) -> Path:
             number += 1
         else:
             return folder
+
+
+def _sweep(root: Path) -> None:
+    """Removes what a process left that was killed while it wrote."""
+    for abandoned in root.rglob(".*.tmp"):
+        abandoned.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> Path:

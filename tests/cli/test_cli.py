@@ -358,7 +358,10 @@ def test_cost_prints_one_document(cli: Cli) -> None:
     for name in ("params", "macs", "flops"):
         assert sum(layer[name] for layer in document["layers"]) == document[name]
     classical = cli("cost", "svm_linear", "--json").document
-    assert (classical["params"], classical["inference_bytes"], classical["layers"]) == (7850, None, [])
+    assert (classical["params"], classical["inference_bytes"]) == (7850, None)
+    assert [(layer["name"], layer["macs"]) for layer in classical["layers"]] == [("pixels", 0), ("SVM", 7840)]
+    more = cli("cost", "bow_sift", "--set", "codebook.words=1024", "--json").document
+    assert more["params"] == 1024 * 128 + 10 * 21 * 1024 + 10
 
 
 def test_check(cli: Cli, photos: Path) -> None:

@@ -99,7 +99,9 @@ def test_killed_at_twenty_random_instants_it_still_ends_with_the_same_weights(tm
         if process.is_alive():
             process.kill()
             killed += 1
-        process.join()
+            process.join()
+        else:
+            assert process.exitcode == 0
         if (root / "summary.json").exists():
             assert_same(root, unstopped.root)
             assert not list((root / "last").glob(".*.tmp"))

@@ -15,7 +15,7 @@ Pyramids, 2012).
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class Vocabulary:
     def to(self, device: torch.device | str) -> "Vocabulary":
         """The same on `device`."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Vocabulary(**{name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
 
     def describe(self, patches: Patches) -> Tensor:
         """The patches as they are compared with the words, float32 [N, P, d'].

@@ -36,6 +36,7 @@ from lenext.nn.threads import on_threads, share_out
 Labels = NDArray[np.int64]
 
 _BLOCK_VALUES = 1 << 21  # features of a block: 8 MB of float32
+_SMALL = 1 << 18  # features that a thread goes through before another has begun
 _SKETCH_IMAGES = 1024
 _MEMORY = 10  # steps that BFGS remembers
 _SEARCHES = 20  # Newton steps or halvings on the line; most take 3
@@ -233,7 +234,7 @@ def solve(
     `deadline` of time.perf_counter, the first few excepted. `progress` is told the number of steps, and of how many as
     far as can be foreseen.
     """
-    threads = torch.get_num_threads()
+    threads = torch.get_num_threads() if design.images * design.width > _SMALL else 1
     with on_threads(1):  # but for the passes over the features, which share out their rows
         return _bfgs(design, labels, classes, loss, c, tolerance, steps, deadline, start, curvature, progress, threads)
 
