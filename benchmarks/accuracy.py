@@ -13,7 +13,7 @@ import lenext
 from results import write
 
 BUDGET = 120
-MODELS = ("softmax", "svm_linear", "lenet", "lenet_relu")
+MODELS = ("softmax", "lenet", "lenet_relu")
 
 if __name__ == "__main__":
     figures: dict[str, list[dict[str, object]]] = {"fashion-mnist": [], "digits": []}

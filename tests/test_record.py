@@ -16,6 +16,12 @@ def test_names_are_free_and_taken_ones_refused(tmp_path, monkeypatch):
         Record.create(tmp_path / "mine", "x")
 
 
+def test_what_a_killed_process_was_writing_does_not_take_the_name(tmp_path):
+    (tmp_path / ".args.yaml.123.tmp").write_text("half")
+    assert Record.create(tmp_path, "x").root == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
 def test_opening_what_is_no_run_is_said(tmp_path):
     with pytest.raises(UsageError, match=r"is not a run's folder: it has no args\.yaml"):
         Record.open(tmp_path)

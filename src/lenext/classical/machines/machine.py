@@ -3,6 +3,7 @@
 Sums are taken in double precision, so that neither the size of a batch nor the machine shows in the rounded scores.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,8 +87,13 @@ class KernelMachine:
     kernel: Kernel
     gamma: float = 1.0  # in units of 1/distance
 
+    @functools.cached_property
+    def _vectors(self) -> torch.Tensor:
+        """The vectors in double precision, once: converting them takes longer than scoring an image."""
+        return torch.from_numpy(self.vectors).double()
+
     def scores(self, features: Features) -> Scores:
-        vectors, bias = torch.from_numpy(self.vectors).double(), torch.from_numpy(self.bias).double()
+        vectors, bias = self._vectors, torch.from_numpy(self.bias).double()
         coefficients = torch.from_numpy(self.coefficients).T
         scores = np.empty((len(features), len(self.bias)), np.float32)
         for part in _blocks(len(features), max(self.vectors.shape)):
