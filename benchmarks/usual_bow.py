@@ -23,7 +23,7 @@ from lenext.spec import Data
 WORDS, SAMPLE = 256, 200_000
 SIDE, STEP, BIN = 56, 4, 4
 GRID = [
-    cv2.KeyPoint(float(x), float(y), 2 * BIN / 1.5, 0.0)
+    cv2.KeyPoint(float(x), float(y), BIN / 1.5, 0.0)
     for y in range(2 * BIN, SIDE - 2 * BIN + 1, STEP)
     for x in range(2 * BIN, SIDE - 2 * BIN + 1, STEP)
 ]
