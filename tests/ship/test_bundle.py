@@ -125,7 +125,7 @@ def test_weights_that_are_no_numbers_are_found_by_the_goldens(result: Result, tm
                 tensors[name] = np.full_like(tensors[name], np.nan)
 
     # An SVM's arrays are looked at when they are read
-    with pytest.raises((ParityError, DataError), match="golden images|no finite numbers"):
+    with pytest.raises((ParityError, DataError), match=r"golden images|no finite numbers"):
         load(changed(result.bundle, tmp_path / "nan.lenext", spoil), verify=True)
 
 
