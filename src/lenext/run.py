@@ -74,6 +74,7 @@ class _Fit:
     estimate: dict[str, Any] | None
     best_epoch: float | None
     words: classical.Words | None = None
+    scratch: Path | None = None  # a folder that nobody needs once the run has finished
 
 
 def train(
@@ -208,6 +209,8 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
     page = report(record.root)
     summary["seconds"] = round(clock.seconds(), 3)
     record.write_json("summary.json", summary)
+    if fitted.scratch is not None:
+        shutil.rmtree(fitted.scratch)
     low, high = metrics["accuracy_interval"]
     return Result(
         record.root, path, page, spec.model.name, metrics["accuracy"], (low, high), summary["seconds"], summary
@@ -255,7 +258,6 @@ def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, obser
     )
     for sentence in filter(None, (fitted.solver, fitted.note)):
         observer.stage(f"{spec.model.name}: {sentence}")
-    shutil.rmtree(folder)  # the features may take gigabytes
     steps = classical.steps(
         fitted.run,
         classes=len(data.classes),
@@ -284,6 +286,7 @@ def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, obser
         filters=fitted.classifier.templates(),
         estimate=None,
         best_epoch=None,
+        scratch=folder,  # the features may take gigabytes
     )
 
 

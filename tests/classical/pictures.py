@@ -1,11 +1,14 @@
-"""Real pictures for the tests of descriptors."""
+"""Real pictures, and patches of them, for the tests of this room."""
 
 import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from lenext.classical.patches import Patches
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -29,3 +32,17 @@ def stamps(side, mode="L", every=40):
         ground.alpha_composite(picture)
         pictures.append(np.asarray(ground.convert(mode).resize((side, side), Image.Resampling.BILINEAR)))
     return np.stack(pictures).reshape(len(pictures), side, side, -1)
+
+
+def digit_patches(images, contrast):
+    """All 4×4 patches of digits float32 [N, 8, 8], less their mean and at length 1, [N, 25, 16]; faint ones not valid.
+
+    A stand-in for descriptors, in the tests of what comes after them.
+    """
+    values = images.unfold(1, 4, 1).unfold(2, 4, 1).reshape(-1, 25, 16)
+    values = values - values.mean(2, keepdim=True)
+    valid = values.norm(dim=2) > contrast
+    values = torch.where(valid[..., None], values / values.norm(dim=2, keepdim=True), 0)
+    y, x = torch.meshgrid((torch.arange(5) + 2) / 8, (torch.arange(5) + 2) / 8, indexing="ij")
+    places = torch.stack([x, y, torch.full_like(x, 0.5)], dim=2).view(1, 25, 3)
+    return Patches(values, places, valid)

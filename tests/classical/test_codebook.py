@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pictures import digit_patches
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -21,14 +22,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def patches(images):
-    """All 4×4 patches of the digits, less their mean and at length 1, [1797, 25, 16]; flat ones are not valid."""
-    values = images.view(-1, 8, 8).unfold(1, 4, 1).unfold(2, 4, 1).reshape(-1, 25, 16)
-    values = values - values.mean(2, keepdim=True)
-    valid = values.norm(dim=2) > 0.1
-    values = torch.where(valid[..., None], values / values.norm(dim=2, keepdim=True), 0)
-    y, x = torch.meshgrid((torch.arange(5) + 2) / 8, (torch.arange(5) + 2) / 8, indexing="ij")
-    places = torch.stack([x, y, torch.full_like(x, 0.5)], dim=2).view(1, 25, 3)
-    return Patches(values, places, valid)
+    return digit_patches(images.view(-1, 8, 8), contrast=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pictures import digit_patches
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
@@ -15,15 +16,7 @@ KINDS = ["hard", "soft", "vlad", "fisher"]
 
 @pytest.fixture(scope="module")
 def patches():
-    """All 4×4 patches of 300 digits, less their mean and at length 1, [300, 25, 16]; flat ones are not valid."""
-    images = torch.tensor(load_digits().images[:300] / 16, dtype=torch.float32)
-    values = images.unfold(1, 4, 1).unfold(2, 4, 1).reshape(-1, 25, 16)
-    values = values - values.mean(2, keepdim=True)
-    valid = values.norm(dim=2) > 0.5
-    values = torch.where(valid[..., None], values / values.norm(dim=2, keepdim=True), 0)
-    y, x = torch.meshgrid((torch.arange(5) + 2) / 8, (torch.arange(5) + 2) / 8, indexing="ij")
-    places = torch.stack([x, y, torch.full_like(x, 0.5)], dim=2).view(1, 25, 3)
-    return Patches(values, places, valid)
+    return digit_patches(torch.tensor(load_digits().images[:300] / 16, dtype=torch.float32), contrast=0.5)
 
 
 @pytest.fixture(scope="module")

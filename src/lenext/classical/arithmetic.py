@@ -1,22 +1,18 @@
 """What a classical rung is made of, step by step, and what each step costs: known before any image is seen."""
 
+import math
 from dataclasses import dataclass
 
 from lenext.classical import descriptors
+from lenext.classical.descriptors.dense_sift import BINS
 from lenext.classical.encoding import encoded_size, encoding_macs
 from lenext.classical.features import WordFeatures
-from lenext.classical.machines import MAP_WIDTH
+from lenext.classical.machines import MAP_WIDTH, NAMES, WITH_GAMMA
 from lenext.classical.pipeline import Classical
 from lenext.classical.recipes import settle
 from lenext.spec import Run
 
 _WORDS = {"hard": "words", "soft": "words, softly", "vlad": "VLAD", "fisher": "Fisher vector"}
-_KERNELS = {
-    "rbf": "RBF kernel",
-    "chi2": "χ² kernel",
-    "exp_chi2": "exponential χ² kernel",
-    "intersection": "histogram intersection",
-}
 
 
 @dataclass(frozen=True)
@@ -43,15 +39,16 @@ def steps(run: Run, *, classes: int, channels: int, size: int, classifier: Class
 
 def _describing(run: Run, channels: int, size: int, classifier: Classical | None) -> tuple[list[Step], int]:
     """The steps up to the vector, and its length."""
-    given, pixels = run.descriptors, size * size * channels
+    given = run.descriptors
     if given is None:
-        return [Step("pixels", f"{size} × {size} × {channels}", (size, size, channels), 0, 0)], pixels
+        shape = (size, size, channels)
+        return [Step("pixels", " × ".join(map(str, shape)), shape, 0, 0)], math.prod(shape)
     described = descriptors.layout(given, size, channels)
     if run.encoding is None or run.codebook is None:
         what = f"cells of {_listed(given.bins)} px at {given.side} px a side"
         return [Step(descriptors.NAMES["hog"], what, (described.length,), 0, described.macs)], described.length
     if given.kind == "dense_sift":
-        patches = f"patches of {_listed([4 * size for size in given.bins or ()])} px, one every {given.step} px"
+        patches = f"patches of {_listed([BINS * pixels for pixels in given.bins or ()])} px, one every {given.step} px"
     else:
         patches = f"up to {given.keypoints} patches"
     what = f"{patches}, at {given.side} px a side" + (", in opponent colours" if given.colour == "opponent" else "")
@@ -78,12 +75,12 @@ def _machine(run: Run, numbers: int, classes: int, classifier: Classical | None)
     svm = run.svm
     assert svm is not None
     name = "softmax regression" if svm.loss == "softmax" else "SVM"
-    if svm.kernel in _KERNELS:
-        name += f", {_KERNELS[svm.kernel]}"
+    if svm.kernel != "linear":
+        name += f", {NAMES[svm.kernel]} kernel"
     what = f"{numbers} numbers to {classes} scores"
     if classifier is not None:
         params, macs = classifier.machine.params, classifier.machine.macs
-    elif svm.kernel in ("rbf", "exp_chi2"):
+    elif svm.kernel in WITH_GAMMA:
         params, macs = svm.landmarks * (numbers + classes) + classes, svm.landmarks * (numbers + classes)
         what += f", by way of {svm.landmarks} images"
     else:

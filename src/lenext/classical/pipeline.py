@@ -33,7 +33,7 @@ from lenext.classical.features import (
 )
 from lenext.classical.gallery import Words, words_of
 from lenext.classical.machines import Machine
-from lenext.classical.recipes import HISTOGRAMS, settle
+from lenext.classical.recipes import settle
 from lenext.data import Preprocess
 from lenext.errors import DataError
 from lenext.record import replacing, write_whole
@@ -207,7 +207,7 @@ def _features(
     shape = images.shape[1:]
     if run.descriptors is None:
         assert run.svm is not None
-        return PixelFeatures.of(images, signed=run.svm.kernel not in HISTOGRAMS)
+        return PixelFeatures.of(images, signed=run.svm.kernel not in machines.OF_HISTOGRAMS)
     if run.encoding is None or run.codebook is None:
         return HogFeatures(run.descriptors, shape)
     path = folder / "vocabulary.safetensors"

@@ -1,5 +1,6 @@
 """What an image looks like, in numbers made to be compared: SIFT on a grid, SIFT and SURF at keypoints, HOG."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,6 @@ __all__ = ["NAMES", "Layout", "check", "extract", "hog", "layout"]
 
 NAMES = {"hog": "HOG", "dense_sift": "dense SIFT", "sift": "SIFT at keypoints", "surf": "SURF at keypoints"}
 
-# Beside `kind`; those that a kind does not read and that have no default may not be given
-READ = {
-    "hog": ("side", "bins"),
-    "dense_sift": ("side", "bins", "step", "colour", "root"),
-    "sift": ("side", "keypoints", "colour", "root"),
-    "surf": ("side", "keypoints"),
-}
-
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -38,6 +31,7 @@ class Layout:
     macs: int  # multiply-adds per image; at keypoints about, of an image with as many as are allowed
 
 
+@functools.lru_cache(maxsize=32)
 def layout(settings: Descriptors, size: int, channels: int) -> Layout:
     """The layout for images of `size` pixels a side.
 
@@ -61,14 +55,9 @@ def layout(settings: Descriptors, size: int, channels: int) -> Layout:
 
 
 def check(settings: Descriptors) -> None:
-    """Raises UsageError where a library that `settings` ask for is missing, or one of them is not for its kind."""
+    """Raises UsageError where a library that `settings` ask for is missing."""
     if settings.kind == "surf":
         keypoints.check_library()
-    for name in ("bins", "step"):
-        if getattr(settings, name) is not None and name not in READ[settings.kind]:
-            raise UsageError(
-                f"descriptors.{name}: {settings.kind} does not read it; it reads {', '.join(READ[settings.kind])}"
-            )
 
 
 def extract(images: NDArray[np.uint8], settings: Descriptors, device: torch.device | str = "cpu") -> Patches:

@@ -22,7 +22,6 @@ from lenext.classical.descriptors import pooling
 from lenext.classical.descriptors.chunks import in_chunks
 from lenext.classical.descriptors.planes import count, gradients, pixels, planes
 from lenext.classical.patches import Patches
-from lenext.errors import UsageError
 from lenext.spec import Descriptors
 
 BINS = 4  # a side of a patch
@@ -42,13 +41,7 @@ def grids(side: int, settings: Descriptors) -> list[pooling.Grid]:
     """The patches that fit into images of `side` pixels, one grid for each size. Raises UsageError where none does."""
     assert settings.bins is not None
     assert settings.step is not None
-    found = [pooling.grid(side, bins=BINS, bin=size, step=settings.step) for size in settings.bins]
-    if not any(grid.n for grid in found):
-        raise UsageError(
-            f"descriptors.bins: given {', '.join(map(str, settings.bins))}, accepted: 1 to {side // BINS}, as patches "
-            f"are {BINS} bins a side and have to fit into images of {side} × {side} px"
-        )
-    return [grid for grid in found if grid.n]
+    return pooling.grids(side, settings.bins, bins=BINS, step=settings.step)
 
 
 def places(side: int, settings: Descriptors) -> Tensor:

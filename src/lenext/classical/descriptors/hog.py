@@ -40,13 +40,7 @@ def grids(side: int, settings: Descriptors) -> list[pooling.Grid]:
             f"descriptors.colour: given {settings.colour!r}, accepted: luminance, as HOG takes the strongest channel"
         )
     assert settings.bins is not None
-    found = [pooling.grid(side, bins=CELLS, bin=size, step=size) for size in settings.bins]
-    if not any(grid.n for grid in found):
-        raise UsageError(
-            f"descriptors.bins: given {', '.join(map(str, settings.bins))}, accepted: 1 to {side // CELLS}, as blocks "
-            f"are {CELLS} cells a side and have to fit into images of {side} × {side} px"
-        )
-    return [grid for grid in found if grid.n]
+    return pooling.grids(side, settings.bins, bins=CELLS)
 
 
 def length(side: int, settings: Descriptors) -> int:

@@ -5,11 +5,14 @@ pooling is a product with one matrix from the left, which gathers rows, and anot
 step, any size of bin, and the Gaussian as it is in the papers.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from lenext.errors import UsageError
 
 Part = tuple[slice, slice, Tensor]  # bins of some windows, the pixels that they gather, and the weights
 
@@ -23,7 +26,7 @@ class Grid:
     bins: int  # a side of a window
     bin: int  # pixels a side
     step: int  # pixels from window to window
-    n: int  # windows a side; 0 where they do not fit
+    n: int  # windows a side
     start: float  # pixels from the image's edge to the first window's
 
     @property
@@ -36,13 +39,26 @@ class Grid:
         return self.start + self.window / 2 + self.step * torch.arange(self.n)
 
 
-def grid(side: int, *, bins: int, bin: int, step: int) -> Grid:  # noqa: A002
-    """As many windows as fit into an image of `side` pixels."""
-    room = side - bins * bin
-    n = room // step + 1 if room >= 0 else 0
-    return Grid(bins, bin, step, n, (room - (n - 1) * step) / 2)
+def grids(side: int, sizes: tuple[int, ...], *, bins: int, step: int | None = None) -> list[Grid]:
+    """As many windows as fit into an image of `side` pixels, for each of the `sizes` of bin, in pixels, that does fit.
+
+    They lie `step` pixels apart, or a bin. Raises UsageError where none fits.
+    """
+    found = []
+    for size in sizes:
+        room, apart = side - bins * size, step or size
+        if room >= 0:
+            n = room // apart + 1
+            found.append(Grid(bins, size, apart, n, (room - (n - 1) * apart) / 2))
+    if not found:
+        raise UsageError(
+            f"descriptors.bins: given {', '.join(map(str, sizes))}, accepted: 1 to {side // bins}, as {bins} × {bins} "
+            f"have to fit into images of {side} × {side} px"
+        )
+    return found
 
 
+@functools.lru_cache(maxsize=32)
 def matrices(grid: Grid, side: int, *, deviation: float, within: float) -> list[Part]:
     """What gathers the pixels of a row, or of a column, into the bins of the windows there.
 

@@ -10,7 +10,15 @@ from typing import cast
 import numpy as np
 import torch
 
-from lenext.classical.machines.kernels import MAP_WIDTH, Additive, feature_map, kernel_matrix, require_histograms
+from lenext.classical.machines.kernels import (
+    MAP_WIDTH,
+    NAMES,
+    OF_HISTOGRAMS,
+    Additive,
+    feature_map,
+    kernel_matrix,
+    require_histograms,
+)
 from lenext.classical.machines.machine import KernelMachine, LinearMachine, Machine
 from lenext.classical.machines.selection import choose, gamma_unit, stratified_order
 from lenext.classical.machines.solver import Labels, TooSlow
@@ -36,8 +44,6 @@ _GROWTH = 1.4
 _USABLE = 0.6
 _WORTHWHILE = 1.5
 _LIBLINEAR_BYTES = 24  # per number: 8 of ours, 16 in its sparse copy
-
-_NAMES = {"rbf": "RBF", "chi2": "χ²", "exp_chi2": "exponential χ²", "intersection": "intersection"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +80,7 @@ def fit(
     counts = np.bincount(labels, minlength=k)
     assert len(counts) == k >= 2
     assert counts.all()
-    for start in range(0, len(features), 4096) if settings.kernel in ("chi2", "exp_chi2", "intersection") else ():
+    for start in range(0, len(features), 4096) if settings.kernel in OF_HISTOGRAMS else ():
         require_histograms(rows_of(features, slice(start, start + 4096)), settings.kernel)
 
     began, order = time.perf_counter(), stratified_order(labels, seed)
@@ -256,11 +262,11 @@ def _words(job: _Job, attempt: _Attempt) -> str:
     if kernel == "linear":
         return f"linear, fitted by {attempt.result.solver}"
     if attempt.landmarks is None:
-        return f"explicit map of the additive {_NAMES[kernel]} kernel, fitted by {attempt.result.solver}"
+        return f"explicit map of the additive {NAMES[kernel]} kernel, fitted by {attempt.result.solver}"
     if attempt.space.exact:
-        return f"exact {_NAMES[kernel]} kernel of {n:,} images, fitted by {attempt.result.solver}"
+        return f"exact {NAMES[kernel]} kernel of {n:,} images, fitted by {attempt.result.solver}"
     return (
-        f"{_NAMES[kernel]} kernel by Nyström with {len(attempt.landmarks):,} of {n:,} images, "
+        f"{NAMES[kernel]} kernel by Nyström with {len(attempt.landmarks):,} of {n:,} images, "
         f"fitted by {attempt.result.solver}"
     )
 

@@ -31,6 +31,16 @@ from lenext.nn.threads import share_out
 Kernel = Literal["linear", "rbf", "chi2", "exp_chi2", "intersection"]
 Additive = Literal["chi2", "intersection"]
 
+NAMES = {
+    "linear": "linear",
+    "rbf": "RBF",
+    "chi2": "χ²",
+    "exp_chi2": "exponential χ²",
+    "intersection": "intersection",
+}
+OF_HISTOGRAMS = ("chi2", "exp_chi2", "intersection")
+WITH_GAMMA = ("rbf", "exp_chi2")
+
 # Values of the sums x + y that are looked at together: they stay in a core's cache
 _PAIR_VALUES = 1 << 18
 
@@ -43,7 +53,7 @@ MAP_WIDTH = 3
 
 def require_histograms(features: Tensor, kernel: str) -> None:
     """Raises UsageError where `kernel` compares histograms and a feature is below 0 (or no number)."""
-    if kernel in ("chi2", "exp_chi2", "intersection") and features.numel() and not features.min() >= 0:
+    if kernel in OF_HISTOGRAMS and features.numel() and not features.min() >= 0:
         raise UsageError(
             f"svm.kernel: {kernel} compares histograms; given features of {features.min():g}, accepted: 0 or more. "
             "Use rbf or linear"
@@ -55,7 +65,7 @@ def kernel_matrix(x: Tensor, y: Tensor, kernel: Kernel, gamma: float = 1.0) -> T
 
     `gamma` is that of rbf and exp_chi2, in units of 1/distance. Beside the result, memory is bounded.
     """
-    if kernel in ("rbf", "exp_chi2"):
+    if kernel in WITH_GAMMA:
         return distances(x, y, kernel).mul_(-gamma).exp_()
     if kernel == "chi2":
         return _harmonic(x, y)
@@ -65,7 +75,7 @@ def kernel_matrix(x: Tensor, y: Tensor, kernel: Kernel, gamma: float = 1.0) -> T
     return x @ y.T
 
 
-def distances(x: Tensor, y: Tensor, kernel: Literal["rbf", "exp_chi2"]) -> Tensor:
+def distances(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     """What `kernel` falls with: |x-y|² or Σ (x-y)² / (x+y), [N, M]."""
     if kernel == "rbf":
         cross, x_part, y_part = x @ y.T, x.square().sum(1), y.square().sum(1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from lenext.classical.machines.kernels import distances, feature_map, kernel_matrix
+from lenext.classical.machines.kernels import WITH_GAMMA, distances, feature_map, kernel_matrix
 from lenext.classical.machines.solver import Labels, sketch
 from lenext.classical.machines.spaces import Features, Space, factor_of, rows_of
 from lenext.classical.machines.training import train
@@ -42,7 +42,7 @@ def _ranks(labels: Labels) -> Labels:
 
 def gamma_unit(sample: Tensor, settings: Svm) -> float:
     """1 / mean distance of two different images of `sample` float32 [N, D]; 1 where all are the same."""
-    if settings.kernel not in ("rbf", "exp_chi2"):
+    if settings.kernel not in WITH_GAMMA:
         return 1.0
     sample = sample[:_UNIT_IMAGES].double()
     apart = float(distances(sample, sample, settings.kernel).mean()) * len(sample) / max(1, len(sample) - 1)
@@ -65,7 +65,7 @@ def choose(
 
     The combination with the best mean accuracy over the folds; of equals, the one with the smaller c.
     """
-    has_gamma = settings.kernel in ("rbf", "exp_chi2") and settings.gamma is None
+    has_gamma = settings.kernel in WITH_GAMMA and settings.gamma is None
     if settings.c is not None and not has_gamma:
         return settings, ""
     rows = order[: max(k, min(settings.sample, _HINGE_SAMPLE if settings.loss == "hinge" else len(order)))]
@@ -161,13 +161,13 @@ def _spaces(sample: Tensor, images: int, settings: Svm, unit: float) -> Callable
         columns = feature_map(sample, kernel).numpy()
         return lambda _: Space(columns)
     landmarks = sample[: min(settings.landmarks, _LANDMARKS)]
-    if kernel in ("rbf", "exp_chi2"):
+    if kernel in WITH_GAMMA:
         apart = distances(sample, landmarks, kernel)
     else:
         alike = kernel_matrix(sample, landmarks, kernel)
 
     def space(gamma: float) -> Space:
-        values = (-gamma * unit * apart).exp() if kernel in ("rbf", "exp_chi2") else alike
+        values = (-gamma * unit * apart).exp() if kernel in WITH_GAMMA else alike
         factor = factor_of(values[: len(landmarks)])
         return Space(Space(values.numpy(), factor).design().factored(slice(None)).numpy())
 
