@@ -37,6 +37,7 @@ Labels = NDArray[np.int64]
 
 _BLOCK_VALUES = 1 << 21  # features of a block: 8 MB of float32
 _SMALL = 1 << 18  # features that a thread goes through before another has begun
+_MARGINS = 1 << 17  # that are looked at together: what is made of them stays in the caches, and small
 _SKETCH_IMAGES = 1024
 _MEMORY = 10  # steps that BFGS remembers
 _SEARCHES = 20  # Newton steps or halvings on the line; most take 3
@@ -269,7 +270,10 @@ def _bfgs(
     values, step, took, first = list[Tensor](), 0, 0.0, math.inf
     while True:
         began = time.perf_counter()
-        losses = loss.value(margins, truth, machines).sum(1, keepdim=True, dtype=torch.float64)
+        losses = sum(
+            loss.value(margins[:, part], truth[part], machines).sum(1, keepdim=True, dtype=torch.float64)
+            for part in _parts(margins)
+        )
         values = [*values[-_WINDOW:], 0.5 * dot(weights, weights) + c * losses]
         lowered = float((values[0] / values[-1].clamp(min=_TINY)).max()) - 1 if step >= _WINDOW else float("inf")
         first = lowered if step == _WINDOW else first
@@ -289,6 +293,12 @@ def _bfgs(
         inverse = torch.where(product > _TINY, 1 / product.clamp(min=_TINY), 0)
         history = [*history[1 - _MEMORY :], (moved, bent, inverse)]
         step, took = step + 1, time.perf_counter() - began
+
+
+def _parts(margins: Tensor) -> list[slice]:
+    """The images of margins [M, N], a part at a time."""
+    size = max(256, _MARGINS // len(margins))
+    return [slice(start, start + size) for start in range(0, margins.shape[1], size)]
 
 
 def _foreseen(step: int, lowered: float, first: float, tolerance: float, most: int) -> int:
@@ -315,7 +325,10 @@ def _preconditioner(
     if loss.coupled:
         bending = torch.full((len(classes), 1), float(margins.shape[1]) / len(classes))
     else:
-        bending = loss.bend(margins, labels, classes, torch.ones_like(margins)).sum(1, keepdim=True)
+        one = torch.ones(())
+        bending = torch.zeros(len(classes), 1)
+        for part in _parts(margins):
+            bending += loss.bend(margins[:, part], labels[part], classes, one).sum(1, keepdim=True)
     steepness = 1 + c * bending * curvature.curvatures
     factors = steepness[:, :1] / steepness - 1
     return lambda vectors: vectors + ((vectors @ curvature.directions.T) * factors) @ curvature.directions
@@ -353,9 +366,12 @@ def _best_step(
     along, square = dot(weights, direction), dot(direction, direction)
     step, low, high = torch.ones_like(square), torch.zeros_like(square), torch.full_like(square, float("inf"))
     for _ in range(_SEARCHES):
-        there = margins + step.float() * ahead
-        slope = along + step * square + c * dot(loss.slope(there, labels, classes), ahead)
-        bend = square + c * dot(loss.bend(there, labels, classes, ahead), ahead)
+        slope, bend = along + step * square, square.clone()
+        for part in _parts(margins):
+            change, truth = ahead[:, part], labels[part]
+            there = margins[:, part] + step.float() * change
+            slope += c * dot(loss.slope(there, truth, classes), change)
+            bend += c * dot(loss.bend(there, truth, classes, change), change)
         low, high = torch.where(slope < 0, step, low), torch.where(slope < 0, high, step)
         newton = step - slope / bend.clamp(min=_TINY)
         middle = torch.where(high.isinf(), 2 * step, (low + high) / 2)
