@@ -15,7 +15,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant, torchvision_published
-from lenext.nn import HEAD_STD, Layers, conv_output, he
+from lenext.nn import HEAD_STD, Layers, Units, conv_output, he
 
 HIDDEN = 4096
 POOLED_AFTER = (0, 1, 4)  # the convolutions that a 3×3 pooling of stride 2 follows
@@ -51,7 +51,7 @@ class AlexNet(nn.Module):
                 features.append(layers.pool(3, stride=2))
                 now = conv_output(now, 3, stride=2)
             before = after
-        self.features = nn.Sequential(*features)
+        self.features = Units(*features)
         pooled = side if side and not shape.small else now
         self.avgpool = nn.AdaptiveAvgPool2d(pooled) if pooled != now else nn.Identity()
         self.classifier = dense_head(before * pooled**2, shape.classes, layers, dropout_first=dropout_first)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lenext.models.variant import LAYER_OPTIONS, Shape, Variant, torchvision_published
-from lenext.nn import HEAD_STD, AuxiliaryHead, Dropout, Layers, he
+from lenext.nn import HEAD_STD, AuxiliaryHead, Dropout, Layers, Units, he
 
 # Channels of the 1×1; before the 3×3 and of it; before the 5×5 and of it; after the pooling
 STAGES = {
@@ -39,7 +39,7 @@ STAGES = {
 HEADS = {"4a": "aux1", "4d": "aux2"}  # the blocks that an auxiliary head follows
 
 
-class Unit(nn.Sequential):
+class Unit(Units):
     """Convolution, norm, activation."""
 
     def __init__(

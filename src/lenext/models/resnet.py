@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant, torchvision_published
-from lenext.nn import HEAD_STD, Layers, he
+from lenext.nn import HEAD_STD, Layers, Units, he, normalise_and_activate
 
 # With more blocks than this each begins as the identity (Goyal et al. 2017, section 5.1), or what they add up to is too
 # much for the first steps; with fewer the first epoch is faster without
@@ -49,15 +49,14 @@ class Block(nn.Module):
         raise NotImplementedError
 
     def change(self, x: Tensor) -> Tensor:
-        """g(x)"""
+        """g(x), but for its last norm."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.change(x)
+        changed, shortcut = self.change(x), None
         if self.residual:
-            out += x if self.downsample is None else self.downsample(x)
-        activated: Tensor = self.relu(out)
-        return activated
+            shortcut = x if self.downsample is None else self.downsample(x)
+        return normalise_and_activate(changed, self.last_norm, self.relu, shortcut)
 
 
 class Basic(Block):
@@ -77,8 +76,7 @@ class Basic(Block):
         return self.bn2
 
     def change(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        changed: Tensor = self.bn2(self.conv2(out))
+        changed: Tensor = self.conv2(normalise_and_activate(self.conv1(x), self.bn1, self.relu))
         return changed
 
 
@@ -101,9 +99,9 @@ class Bottleneck(Block):
         return self.bn3
 
     def change(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        changed: Tensor = self.bn3(self.conv3(out))
+        out = normalise_and_activate(self.conv1(x), self.bn1, self.relu)
+        out = normalise_and_activate(self.conv2(out), self.bn2, self.relu)
+        changed: Tensor = self.conv3(out)
         return changed
 
 
@@ -157,8 +155,8 @@ class ResNet(nn.Module):
                     made.downsample = (
                         PaddedShortcut(stride, after - channels)
                         if padded_shortcut
-                        else nn.Sequential(layers.conv(channels, after, 1, stride=stride, bias=bias),
-                                           layers.normalise(after))
+                        else Units(layers.conv(channels, after, 1, stride=stride, bias=bias),
+                                   layers.normalise(after))
                     )  # fmt: skip
                 blocks.append(made)
                 channels = after
@@ -174,7 +172,7 @@ class ResNet(nn.Module):
                     nn.init.zeros_(module.last_norm.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(normalise_and_activate(self.conv1(images), self.bn1, self.relu))
         for stage in range(self.stages):
             x = self.get_submodule(f"layer{stage + 1}")(x)
         logits: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lenext.models.alexnet import dense_head
 from lenext.models.variant import LAYER_OPTIONS, Shape, Variant, torchvision_published
-from lenext.nn import HEAD_STD, Layers, he
+from lenext.nn import HEAD_STD, Layers, Units, he
 
 CHANNELS = (64, 128, 256, 512, 512)
 BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions in each
@@ -36,7 +36,7 @@ class Vgg(nn.Module):
                 features.append(layers.pool(2, stride=2))
                 side //= 2
         pooled = min(SIDE, side) if shape.small else SIDE
-        self.features = nn.Sequential(*features)
+        self.features = Units(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(pooled) if pooled != side else nn.Identity()
         self.classifier = dense_head(before * pooled**2, shape.classes, layers, dropout_first=False)
         he(self, head_std=HEAD_STD)

@@ -1,5 +1,6 @@
 """What networks are made of: layers, shape arithmetic, initialisation."""
 
+from lenext.nn.fused import Units, missing_kernels, normalise_and_activate
 from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
@@ -12,8 +13,11 @@ __all__ = [
     "AuxiliaryHead",
     "Dropout",
     "Layers",
+    "Units",
     "conv_output",
     "he",
+    "missing_kernels",
+    "normalise_and_activate",
     "on_threads",
     "share_out",
     "threads_for",

@@ -1,0 +1,148 @@
+"""Batch norm fused with what follows it, against torch's own operations one by one."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from lenext.models import build
+from lenext.nn import Units, missing_kernels, normalise_and_activate
+
+ROUNDING = 2**-9  # the largest relative error of one rounding to bfloat16
+
+needs_kernels = pytest.mark.skipif(missing_kernels() is not None, reason=str(missing_kernels()))
+
+
+def maps(*shape, seed=0, centre=3.0):
+    """Bfloat16 [N, C, H, W], channels-last."""
+    numbers = 2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)) + centre
+    return numbers.bfloat16().to(memory_format=torch.channels_last)
+
+
+def norm_of(channels):
+    norm, generator = nn.BatchNorm2d(channels), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        norm.weight.uniform_(-1.5, 1.5, generator=generator)
+        norm.bias.uniform_(-0.5, 0.5, generator=generator)
+        norm.running_mean.uniform_(-1, 1, generator=generator)
+    return norm
+
+
+def difference(ours, theirs):
+    return float((ours.detach().float() - theirs.detach()).norm() / theirs.detach().norm())
+
+
+@needs_kernels
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(4, 64, 14, 14), (3, 24, 7, 5), (8, 6, 9, 9), (2, 600, 3, 3), (5, 1, 28, 28), (16, 2048, 1, 1)]
+)
+def test_values_gradients_and_statistics_are_exact_but_for_rounding(shape, relu, residual):
+    ours, theirs = norm_of(shape[1]), norm_of(shape[1]).double()
+    x, other, gradient = maps(*shape), maps(*shape, seed=2, centre=0), maps(*shape, seed=3, centre=0.5)
+    a, b = x.clone().requires_grad_(), other.clone().requires_grad_()
+    fused = normalise_and_activate(a, ours, nn.ReLU() if relu else None, b if residual else None)
+    fused.backward(gradient)
+
+    c, d = x.double().requires_grad_(), other.double().requires_grad_()
+    plain = theirs(c) + d if residual else theirs(c)
+    # Where ReLU hangs on a rounding error either side would be right: the gradient goes through where ours is open
+    plain.backward(gradient.double() * (fused > 0) if relu else gradient.double())
+
+    assert fused.dtype == torch.bfloat16
+    assert fused.is_contiguous(memory_format=torch.channels_last)
+    assert difference(fused, plain.relu() if relu else plain) < 2 * ROUNDING
+    assert difference(a.grad, c.grad) < 2 * ROUNDING
+    for name in ("weight", "bias"):
+        assert difference(ours.get_parameter(name).grad, theirs.get_parameter(name).grad) < ROUNDING / 2
+    for name in ("running_mean", "running_var"):
+        assert difference(ours.get_buffer(name), theirs.get_buffer(name)) < 1e-6
+    assert ours.num_batches_tracked == 1
+    if residual:
+        assert torch.equal(b.grad.float(), gradient.float() * (fused > 0) if relu else gradient.float())
+
+
+@needs_kernels
+def test_far_from_zero_the_variance_keeps_its_digits():
+    # In float32, E[x²] - E[x]² of these would have no right digit
+    x = (torch.randn(8, 16, 16, 16, generator=torch.Generator().manual_seed(0)) + 300).bfloat16()
+    ours, theirs = nn.BatchNorm2d(16), nn.BatchNorm2d(16).double()
+    normalise_and_activate(x.to(memory_format=torch.channels_last), ours, nn.ReLU())
+    theirs(x.double())
+    torch.testing.assert_close(ours.running_var.double(), theirs.running_var, rtol=1e-3, atol=0)
+
+
+@needs_kernels
+def test_what_is_not_a_number_stays_so():
+    x = maps(2, 16, 4, 4)
+    x[0, 3, 1, 1] = float("nan")
+    out = normalise_and_activate(x, nn.BatchNorm2d(16), nn.ReLU())
+    assert out[:, 3].isnan().all()
+    assert out[:, [0, 1, 2, *range(4, 16)]].isfinite().all()
+
+
+@needs_kernels
+def test_the_same_to_the_last_bit_again():
+    x, gradient = maps(16, 32, 28, 28), maps(16, 32, 28, 28, seed=3)
+
+    def once():
+        norm, given = norm_of(32), x.clone().requires_grad_()
+        normalise_and_activate(given, norm, nn.ReLU()).backward(gradient)
+        return given.grad, norm.weight.grad, norm.running_var
+
+    for first, second in zip(once(), once(), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext29_2x8d", "vgg11_bn", "googlenet", "plain20"])
+def test_a_network_learns_the_same_as_from_the_operations_one_by_one(name, monkeypatch):
+    torch.manual_seed(0)
+    network = build(name, classes=10, channels=1, size=32, width=0.25, dropout=0.0)
+    network = network.to(memory_format=torch.channels_last).train()
+    images = torch.randn(32, 1, 32, 32).to(memory_format=torch.channels_last)
+
+    def gradients():
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network(images)
+        (outputs[0] if isinstance(outputs, tuple) else outputs).float().square().sum().backward()
+        learnt = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        return torch.cat([gradient.flatten() for gradient in learnt])
+
+    fused = gradients()
+    monkeypatch.setattr("lenext.nn.fused.missing_kernels", lambda: "as on a machine without a compiler")
+    plain = gradients()
+    assert torch.nn.functional.cosine_similarity(fused, plain, dim=0) > 0.98
+
+
+def test_units_in_float32_and_in_evaluation_are_a_sequence():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)]
+    images = torch.randn(2, 3, 8, 8)
+    for training in (True, False):
+        ours, theirs = Units(*layers).train(training), nn.Sequential(*layers).train(training)
+        assert torch.equal(ours(images), theirs(images))
+    assert list(Units(*layers).state_dict()) == list(nn.Sequential(*layers).state_dict())
+
+
+def test_without_a_compiler_the_reason_is_told(tmp_path):
+    code = "from lenext.nn import missing_kernels; print(missing_kernels())"
+    environment = {"PATH": str(tmp_path), "LENEXT_CACHE": str(tmp_path), "PYTHONPATH": ":".join(filter(None, sys.path))}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "no C compiler" in told.stdout
+
+
+@needs_kernels
+def test_a_compiler_that_fails_is_no_end_of_the_run(tmp_path):
+    fake = tmp_path / "cc"
+    fake.write_text("#!/bin/sh\necho 'cannot do this' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    code = "from lenext.nn import missing_kernels; print(missing_kernels())"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LENEXT_CACHE": str(tmp_path / "cache"),
+                   "PYTHONPATH": ":".join(filter(None, sys.path))}  # fmt: skip
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "cannot do this" in told.stdout
+    assert not list((tmp_path / "cache").rglob("*.so"))
