@@ -85,6 +85,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema: float = 0.0  # share of training that the moving average of the weights looks back on; 0 is off
     clip_norm: float = 0.0  # largest gradient norm; 0 is off
+    at_once: int | None = None  # images of a batch that are computed at a time; None: as many as fit into memory
     auxiliary: float = 0.3  # weight of the loss of each auxiliary head, where a network has them
     freeze: float = 0.0  # share of training in which only the head learns; for weights that are given
     earlier_lr: float = 1.0  # the first layer's share of the learning rate; the layers between follow geometrically
@@ -182,6 +183,7 @@ _RANGES = {
     "recipe.label_smoothing": (0.0, 0.99),
     "recipe.ema": (0.0, 1.0),
     "recipe.clip_norm": (0.0, _HUGE),
+    "recipe.at_once": (1, _HUGE),
     "recipe.auxiliary": (0.0, 10.0),
     "recipe.freeze": (0.0, 1.0),
     "recipe.earlier_lr": (_TINY, 1.0),

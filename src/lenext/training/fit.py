@@ -11,10 +11,13 @@ from lenext.costing import peak_macs
 from lenext.data import Dataset
 from lenext.errors import DataError
 from lenext.models import build_model, describe_weights, without_weights
+from lenext.nn import missing_kernels
 from lenext.record import Record
 from lenext.spec import Run
+from lenext.training.allocator import keep_memory
 from lenext.training.budget import Clock, Pace, training_deadline
 from lenext.training.loop import Progress, Trainer, train
+from lenext.training.memory import fit_into_memory
 from lenext.training.precision import choose_device, choose_precision
 
 LEAST_STEPS = 8  # in an epoch: few images are taken in smaller batches
@@ -53,6 +56,7 @@ def fit(
         raise DataError(f"{data.name}: {len(data.train)} images to train on and {len(data.val)} to choose on; "
                         "each needs at least one")  # fmt: skip
     settings = data.preprocess
+    keep_memory()
     torch.manual_seed(run.seed)
     # What a checkpoint holds takes the place of the weights, whose file may be gone by then
     began = any(record.path("last").glob("step-*"))
@@ -71,6 +75,8 @@ def fit(
     resumed = trainer.restore(record.path("last"))
     clock.add(trainer.state.seconds)
     record.rewind(trainer.state.history)
+    if not resumed and run.recipe.at_once is None:
+        fit_into_memory(trainer, data.train)
 
     steps_per_epoch = len(data.train) // trainer.batch_size
     per_step, per_validation = trainer.probe(data.train, data.val)
@@ -90,6 +96,10 @@ def fit(
             + (f"continuing at epoch {state.step / steps_per_epoch:.1f} of " if resumed else "training ")
             + f"about {predicted_epochs:.1f} epochs"
         )
+        if state.at_once < trainer.batch_size:
+            on_start(f"{trainer.batch_size} images a step, {state.at_once} at a time")
+        if precision.name == "bf16" and precision.device.type == "cpu" and (reason := missing_kernels()):
+            on_start(f"batch norm is torch's own, which is slower: {reason}")
     train(trainer, data.train, data.val, pace=pace, clock=clock, record=record, peak=peak, on_progress=on_progress)
     assert state.best is not None
     return Fitted(

@@ -65,6 +65,7 @@ class State:
     seen: int = 0
     best: dict[str, Any] | None = None  # the row of the best validation
     history: list[dict[str, Any]] = field(default_factory=list)  # a row per validation
+    at_once: int = 0  # images that are computed at a time
 
 
 class Trainer:
@@ -78,9 +79,14 @@ class Trainer:
         self.seed = seed
         self.optimizer = make_optimizer(model, recipe)
         self.average = MovingAverage(model, recipe.ema)
-        self.shards = Shards(model, model.cost.macs, batch_size)
         self.best: dict[str, Tensor] = {}
         self.state = State()
+        self.compute_at_once(recipe.at_once or batch_size)
+
+    def compute_at_once(self, images: int) -> None:
+        """Takes a batch in turns of at most so many images."""
+        self.state.at_once = min(images, self.batch_size)
+        self.shards = Shards(self.model, self.model.cost.macs, self.state.at_once)
 
     @functools.cached_property
     def _fill(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -179,6 +185,7 @@ class Trainer:
             return False
         tensors, state = found
         self.state = State(**state)
+        self.compute_at_once(self.state.at_once or self.batch_size)
         self.model.load_state_dict(checkpoint.without_prefix("model", tensors))
         if self.recipe.ema > 0:
             self.average.network.load_state_dict(checkpoint.without_prefix("average", tensors))
@@ -192,6 +199,7 @@ class Trainer:
         frozen = max(0.0, self.recipe.freeze - self.state.progress) / left
         recipe = replace(self.recipe, freeze=0.0)
         twin = Trainer(copy.deepcopy(self.model), recipe, self.precision, batch_size=self.batch_size, seed=self.seed)
+        twin.compute_at_once(self.state.at_once)
         per_step = (1.0 - frozen) * twin._seconds_per_step(train)
         if frozen:
             twin.recipe = replace(recipe, freeze=1.0)

@@ -29,28 +29,32 @@ _DROPOUT = nn.modules.dropout._DropoutNd  # all but ours draw from one generator
 
 
 class Shards:
-    """Cuts the batches of `model`, whose forward pass takes `macs` multiply-adds an image, among the cores."""
+    """Computes gradients of `model`, whose forward pass takes `macs` multiply-adds an image."""
 
-    def __init__(self, model: nn.Module, macs: int, batch_size: int) -> None:
+    def __init__(self, model: nn.Module, macs: int, at_once: int) -> None:
+        """`at_once`: the images that are computed at a time; a larger batch takes several turns, which add up."""
         self._parameters = list(model.parameters())
+        self.at_once = at_once
         cores = torch.get_num_threads()
-        most = batch_size // _LEAST_IMAGES if _modules(model, _BATCH_NORM) else batch_size
+        most = at_once // _LEAST_IMAGES if _modules(model, _BATCH_NORM) else at_once
         divisible = (
             next(model.parameters()).device.type == "cpu"
-            and macs * batch_size >= _LEAST_MACS
+            and macs * at_once >= _LEAST_MACS
             and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
         )
         number = max(1, min(cores, most)) if divisible and macs < _LARGE_MACS else 1
         apart = {id(buffer) for norm in _modules(model, _BATCH_NORM) for buffer in norm.buffers()}
         shared = {id(t): t for t in (*self._parameters, *model.buffers()) if id(t) not in apart}
         self.models = [model, *(copy.deepcopy(model, dict(shared)) for _ in range(number - 1))]
+        self._norms = [_modules(part, _BATCH_NORM) for part in self.models]
+        self._dropouts = [_modules(part, Dropout) for part in self.models]
         self._threads = cores // number
         self._pool = _pool(number - 1, self._threads) if number > 1 else None
 
     def seed(self, seed: int) -> None:
         """Makes what dropout draws a function of `seed`, the part, and which dropout it is."""
-        for part, model in enumerate(self.models):
-            for place, dropout in enumerate(_modules(model, Dropout)):
+        for part, dropouts in enumerate(self._dropouts):
+            for place, dropout in enumerate(dropouts):
                 dropout.seed = (seed * 1_000_003 + part * 1_009 + place) % 2**63
 
     def gradients(self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], n: int) -> tuple[float, Tensor]:
@@ -60,33 +64,42 @@ class Shards:
         """
         for parameter in self._parameters:
             parameter.grad = None
+        turns = -(-n // self.at_once)
+        done = [self._add(loss_of, n * turn // turns, n * (turn + 1) // turns) for turn in range(turns)]
+        return sum(loss for loss, _ in done), torch.cat([logits for _, logits in done])
+
+    def _add(
+        self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], first: int, last: int
+    ) -> tuple[float, Tensor]:
+        """Adds the gradients of the images from `first` to before `last` of the batch; their loss and logits."""
         if self._pool is None:
-            loss, logits = loss_of(self.models[0], slice(0, n))
+            loss, logits = loss_of(self.models[0], slice(first, last))
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item(), logits.detach()
 
         learning = [parameter for parameter in self._parameters if parameter.requires_grad]
-        number = len(self.models)
+        number, n = len(self.models), last - first
 
         def part(place: int) -> tuple[float, Tensor, tuple[Tensor, ...]]:
-            loss, logits = loss_of(self.models[place], slice(n * place // number, n * (place + 1) // number))
+            images = slice(first + n * place // number, first + n * (place + 1) // number)
+            loss, logits = loss_of(self.models[place], images)
             return loss.item(), logits.detach(), torch.autograd.grad(loss, learning)
 
-        norms = [_modules(model, _BATCH_NORM) for model in self.models]
-        for own, *others in zip(*norms, strict=True):
+        for own, *others in zip(*self._norms, strict=True):
             for other in others:
                 other.load_state_dict(own.state_dict())
                 other.train(own.training)
         with on_threads(self._threads):
             futures = [self._pool.submit(part, place) for place in range(1, number)]
             parts = [part(0), *(future.result() for future in futures)]
-        for own, *others in zip(*norms, strict=True):
+        for own, *others in zip(*self._norms, strict=True):
             for name, buffer in own.named_buffers():
                 if own.training and buffer.is_floating_point():
                     buffer.copy_(torch.stack([buffer, *(other.get_buffer(name) for other in others)]).mean(0))
         for place, parameter in enumerate(learning):
             # In the order of the parts, so that the sum is the same to the last bit, and in the parameter's layout
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
             for _, _, gradients in parts:
                 parameter.grad += gradients[place]
         return sum(loss for loss, _, _ in parts), torch.cat([logits for _, logits, _ in parts])
