@@ -128,7 +128,8 @@ def _stretched(part: Pixels, settings: Preprocess) -> Pixels:
         return fit(part, replace(settings, fit="squash"))
     if part.shape[:2] == (size, size):
         return part
-    source = torch.from_numpy(part.copy()).permute(2, 0, 1)[None]  # channels last: what its fast way is for
+    # Its fast way is for channels last, which a batch of one is by its strides alone: numpy's [None] would not do
+    source = torch.from_numpy(part.copy()).unsqueeze(0).permute(0, 3, 1, 2)
     target = interpolate(source, (size, size), mode=settings.interpolation, antialias=True)
     stretched: Pixels = target[0].permute(1, 2, 0).numpy()
     return stretched
