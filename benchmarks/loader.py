@@ -1,6 +1,6 @@
 """Random resized crops at 224 px: torchvision's ImageFolder and DataLoader against our loader, on ImageNet's shape.
 
-    python benchmarks/loader.py --folder ~/.cache/lenext/loader-trial
+python benchmarks/loader.py --folder ~/.cache/lenext/loader-trial
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ def cores() -> int:
 
 def ahead(
     work: Callable[[Item], Result], items: Iterable[Item], most: int, initializer: Callable[[], None] | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The result of each item, in order, made on a thread per core; at most `most` items are begun and not taken.
 
     So memory is bounded however many items there are. The threads end when the iterator is exhausted or closed;
@@ -34,4 +34,3 @@ def ahead(
             yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-

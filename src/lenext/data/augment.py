@@ -175,7 +175,9 @@ def _resized_crop(images: Pixels, draws: NDArray[np.float64], least: float) -> P
     return cropped
 
 
-def _boxes(draws: NDArray[np.float64], least: float, elongation: float | NDArray[np.float64] = 1.0) -> NDArray[np.float64]:
+def _boxes(
+    draws: NDArray[np.float64], least: float, elongation: float | NDArray[np.float64] = 1.0
+) -> NDArray[np.float64]:
     """Tall and wide, shares of the sides, and the middle down and across, -1 to 1, of random parts: float64 [N, 4].
 
     The aspect ratio is that of pixels where `elongation` is the picture's height over its width.

@@ -262,9 +262,7 @@ def _subsets(
     return subsets
 
 
-def _subset(
-    decoded: _Decoded, images: Pixels | LazyImages, indices: Sequence[int], classes: Sequence[str]
-) -> Subset:
+def _subset(decoded: _Decoded, images: Pixels | LazyImages, indices: Sequence[int], classes: Sequence[str]) -> Subset:
     place = {label: k for k, label in enumerate(classes)}
     source = decoded.source
     return Subset(

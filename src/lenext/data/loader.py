@@ -5,6 +5,7 @@ the threads, of what was prepared before and of where training began it does not
 numpy's work release the interpreter's lock, so threads suffice, and nothing is copied between processes.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lenext.data.ahead import ahead, cores
+from lenext.data.ahead import ahead
 from lenext.data.augment import augment, mix, order
 from lenext.data.dataset import Subset
 from lenext.data.lazy import LazyImages
@@ -93,12 +94,12 @@ class Loader:
         Raises ImageError, naming the file, where a pack has been damaged since it was opened.
         """
         chunks = self._chunks(step)
-        if not self.ahead:
-            done = map(self._prepare, chunks)
+        if self.ahead:
+            done = ahead(self._prepare, chunks, self.ahead * len(self._places()), initializer=_on_one_thread)
         else:
-            most = self.ahead * len(self._places())
-            done = ahead(self._prepare, chunks, most, initializer=_on_one_thread)
-        return (batch for batch in done if batch is not None)
+            done = (self._prepare(chunk) for chunk in chunks)
+        with contextlib.closing(done):
+            yield from (batch for batch in done if batch is not None)
 
     def _chunks(self, step: int) -> Iterator[_Chunk]:
         """What is to be done, batch by batch."""
@@ -125,7 +126,7 @@ class Loader:
                 yield _Chunk(batch, places, indices, places.stop == n)
 
     def _share(self) -> slice:
-        """This process's part of a batch; as numpy.array_split would part it, the first parts being larger."""
+        """The part of a batch that is this process's, as numpy.array_split gives them: the first ones are larger."""
         small, more = divmod(self.batch_size, self.world)
         first = self.rank * small + min(self.rank, more)
         return slice(first, first + small + (self.rank < more))

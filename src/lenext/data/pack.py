@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def pack(
         def look(i: int) -> _Row:
             return _row(source, i, names[i], settings, max_pixels)
 
-        def watched() -> Iterator[_Row]:
+        def watched() -> Generator[_Row, None, None]:
             for i, row in enumerate(ahead(look, range(done, len(source)), 4 * cores()), done + 1):
                 if row.problem:
                     problems.append(f"{row.path}: {row.problem}")
@@ -130,7 +130,7 @@ def _settings(encoding: str, side: int | None, quality: int | None) -> dict[str,
 
 def _names(source: Source) -> list[str]:
     """The images' paths without the folder that all of them are in, so that a pack does not depend on where it is."""
-    prefix = os.path.commonprefix(source.paths)
+    prefix = os.path.commonprefix(source.paths)  # noqa: RUF071 - cut at a slash below; commonpath breaks URLs
     return [path[prefix.rfind("/") + 1 :] for path in source.paths]
 
 
@@ -165,7 +165,7 @@ def _whole_parts(out: Path, key: str) -> list[Any]:
     """The parts up to the first that is missing or damaged, mapped into memory; what follows them is removed."""
     import pyarrow
 
-    parts = []
+    parts: list[Any] = []
     with contextlib.suppress(FileNotFoundError, pyarrow.ArrowInvalid):
         while True:
             parts.append(_read_part(_part(out, len(parts))))

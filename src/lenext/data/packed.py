@@ -88,7 +88,9 @@ def open_pack(root: str) -> Pack:
             found = storage.size(storage.beside(root, part["name"]))
             if found != part["bytes"]:
                 has = "is missing" if found is None else f"has {found:,} bytes instead of {part['bytes']:,}"
-                raise DataError(f"{where}: {part['name']} {has}; remove {NOTE} and pack again, the other parts are kept")
+                raise DataError(
+                    f"{where}: {part['name']} {has}; remove {NOTE} and pack again, the other parts are kept"
+                )
     return _from_index(root, note)
 
 

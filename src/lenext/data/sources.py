@@ -378,7 +378,9 @@ def _open_tars(name: str, shards: Sequence[str]) -> Source:
     split_of = [SPLIT_NAMES.get(beginning[0]) if beginning else None for beginning in beginnings]
     found = [(number, sample) for number, shard in enumerate(shards) for sample in tars.samples(shard, IMAGE_ENDINGS)]
     if not found:
-        raise DataError(f"{show(shards[0])} and the other shards hold no pictures; expected members such as 1.jpg, 1.cls")
+        raise DataError(
+            f"{show(shards[0])} and the other shards hold no pictures; expected members such as 1.jpg, 1.cls"
+        )
     labels = [sample.label for _, sample in found]
     splits = None if None in split_of else [cast("SplitName", split_of[number]) for number, _ in found]
     return Source(

@@ -105,7 +105,7 @@ def reason(error: OSError) -> str:
 
 
 def _find(url: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it. Raises DataError where the scheme or its library is not there."""
+    """The file system of fsspec and the path in it. Raises DataError where the scheme or its library is not there."""
     import fsspec
 
     scheme = url.partition("://")[0]
@@ -132,5 +132,3 @@ def _as_os_error(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(5, f"{type(error).__name__}: {' '.join(str(error).split())}", url) from error
-
-

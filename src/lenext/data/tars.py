@@ -60,7 +60,9 @@ def samples(shard: str, image_endings: frozenset[str]) -> Iterator[Sample]:
 
 
 def _paired(where: str, tar: tarfile.TarFile, image_endings: frozenset[str]) -> Iterator[Sample]:
-    key, picture, texts = "", None, {}  # of the sample that is being read; its members follow one another
+    key = ""  # of the sample that is being read; its members follow one another
+    picture: tuple[str, tarfile.TarInfo] | None = None
+    texts: dict[str, bytes] = {}
     for member in tar:
         if not member.isfile():
             continue
