@@ -45,10 +45,8 @@ def pack(
     if output.json:
         print_json({"pack": str(out), **note})
         return
-    lines = [
-        f"{out}: {plural(note['images'], 'image')} in {plural(len(note['classes']), 'class', 'classes')}, "
-        f"{size(note['bytes'])} in {plural(len(note['parts']), 'part')}"
-    ]
+    images, classes = plural(note["images"], "image"), plural(len(note["classes"]), "class", "classes")
+    lines = [f"{out}: {images} in {classes}, {size(note['bytes'])} in {plural(len(note['parts']), 'part')}"]
     lines += [f"left out: {one['path']}: {one['problem']}" for one in note["left_out"]]
     lines.append(f"next    lenext train {out}")
     console().print("\n".join(lines), soft_wrap=True)
