@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lenext.comparison import compare
     from lenext.data.check import check
+    from lenext.data.pack import pack
     from lenext.ladder import cost
     from lenext.models import build
     from lenext.run import resume, train
     from lenext.ship.bundle import load
     from lenext.ship.pretrained import pretrained
 
-__all__ = ["build", "check", "compare", "cost", "load", "pretrained", "resume", "train"]
+__all__ = ["build", "check", "compare", "cost", "load", "pack", "pretrained", "resume", "train"]
 
 _HOMES = {
     "build": "lenext.models",
@@ -28,6 +29,7 @@ _HOMES = {
     "compare": "lenext.comparison",
     "cost": "lenext.ladder",
     "load": "lenext.ship.bundle",
+    "pack": "lenext.data.pack",
     "pretrained": "lenext.ship.pretrained",
     "resume": "lenext.run",
     "train": "lenext.run",

@@ -13,6 +13,7 @@ from lenext.data import Preprocess
 from lenext.nn import threads_for
 
 PREDICT_BATCH = 256
+STATISTICS_IMAGES = 65_536
 
 
 class Classifier(Protocol):
@@ -95,10 +96,15 @@ class ConvNet(nn.Module):
 def pixel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and standard deviation per channel, float32 [C], of images uint8 [N, H, W, C]; std at least 1.
 
-    From a histogram of the bytes, so exact and without a float copy of the images.
+    From histograms of the bytes, so exact and without a float copy of the images. Images are looked at a few at a
+    time, as they may be those of a pack, and of very many 65,536, evenly spaced.
     """
     values = np.arange(256, dtype=np.float64)
-    histograms = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    histograms = np.zeros((images.shape[-1], 256), np.int64)
+    step = -(-len(images) // STATISTICS_IMAGES)
+    for start in range(0, len(images), step * PREDICT_BATCH):
+        some = images[start : start + step * PREDICT_BATCH : step]
+        histograms += [np.bincount(some[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
     total = histograms.sum(axis=1)
     mean = histograms @ values / total
     variance = histograms @ values**2 / total - mean**2

@@ -77,6 +77,7 @@ def one_line(err: str) -> str:
 
 FROZEN = {
     "check": ["--debug", "--json", "--max-bad"],
+    "pack": ["--debug", "--encoding", "--json", "--max-bad", "--out", "--quality", "--side"],
     "train": [
         "--budget",
         "--config",

@@ -9,13 +9,14 @@ from typing import Any
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-from lenext.cli import check, compare, cost, models, predict, report, resume, train
+from lenext.cli import check, compare, cost, models, pack, predict, report, resume, train
 from lenext.cli import eval as judge
 from lenext.cli.console import complain, print_json
 from lenext.errors import DataError, Interrupted, LenextError, OutOfMemoryError, UsageError
 
 VERBS: dict[str, Callable[..., Any]] = {
     "check": check.check,
+    "pack": pack.pack,
     "train": train.train,
     "resume": resume.resume,
     "compare": compare.compare,

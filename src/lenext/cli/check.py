@@ -19,7 +19,8 @@ def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> i
     Parameters
     ----------
     data
-        A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
+        A name (digits, fashion-mnist), a folder of class folders, a CSV or Parquet manifest, a pack, or
+        tar shards.
     max_bad
         Share of files that cannot be used beyond which the exit code is 3.
     """

@@ -25,7 +25,8 @@ def train(
     Parameters
     ----------
     data
-        A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
+        A name (digits, fashion-mnist), a folder of class folders, a CSV or Parquet manifest, a pack, or
+        tar shards.
     model
         A rung of the ladder; `lenext models` lists them.
     weights

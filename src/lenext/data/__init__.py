@@ -3,17 +3,22 @@
 from lenext.data.augment import augment, mix, order, uniform
 from lenext.data.check import CheckReport, check
 from lenext.data.dataset import Dataset, Evaluation, Subset, prepare, prepare_with
+from lenext.data.lazy import LazyImages
+from lenext.data.loader import Batch, Loader
 from lenext.data.preprocess import Facts, ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
 from lenext.data.sources import NAMED, Source, find_pictures, natural_key, open_source, read_file
 from lenext.data.split import split
 
 __all__ = [
     "NAMED",
+    "Batch",
     "CheckReport",
     "Dataset",
     "Evaluation",
     "Facts",
     "ImageError",
+    "LazyImages",
+    "Loader",
     "Preprocess",
     "Source",
     "Subset",

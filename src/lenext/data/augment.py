@@ -63,6 +63,29 @@ def augment(
     return np.ascontiguousarray(images)
 
 
+def crop_boxes(
+    heights: NDArray[np.int32],
+    widths: NDArray[np.int32],
+    least: float,
+    *,
+    seed: int,
+    epoch: int,
+    indices: NDArray[np.int64],
+    squash: bool = False,
+) -> NDArray[np.int64]:
+    """The random parts that `augment` would crop, of pictures of any size: int64 [N, 4].
+
+    Top, left, bottom and right, in pixels of pictures of `heights` and `widths` int32 [N]. The aspect ratio is 3/4 to
+    4/3 in pixels, or with `squash` the picture's own times so much.
+    """
+    draws = uniform(seed, epoch, indices, _DRAWS)[:, _CROP : _CROP + 4]
+    sides = np.stack([heights, widths], axis=1)
+    parts, middles = np.split(_boxes(draws, least, 1.0 if squash else heights / widths), 2, axis=1)
+    lengths = np.maximum(np.rint(parts * sides), 1)
+    first = np.clip(np.rint((1 + middles) / 2 * sides - lengths / 2), 0, sides - lengths)
+    return np.concatenate([first, first + lengths], axis=1).astype(np.int64)
+
+
 def mix(
     images: Pixels,
     labels: NDArray[np.int64],
@@ -123,30 +146,47 @@ def _shift(images: Pixels, draws: NDArray[np.float64], most: int, fill: Pixels) 
 
 
 def _flip(images: Pixels, chosen: NDArray[np.bool_]) -> Pixels:
+    import cv2
+
     flipped = images.copy()
-    for channel in range(images.shape[3]):  # one after another: numpy is slow along an axis as short as this
-        flipped[chosen, :, :, channel] = images[chosen, :, ::-1, channel]
+    if images.shape[3] == 1:
+        flipped[chosen] = images[chosen, :, ::-1]
+    else:  # numpy is slow along an axis as short as that of the channels: 31 µs an image of 224 px, OpenCV 4
+        for i in np.flatnonzero(chosen):
+            cv2.flip(images[i], 1, dst=flipped[i])
     return flipped
 
 
 def _resized_crop(images: Pixels, draws: NDArray[np.float64], least: float) -> Pixels:
     """A random part of `least` to all of the area, aspect ratio 3/4 to 4/3, stretched to the whole; bilinear."""
-    import torch
-    from torch.nn.functional import grid_sample
+    import cv2
 
+    sides = np.array(images.shape[1:3])
+    parts, middles = np.split(_boxes(draws, least), 2, axis=1)
+    # where each pixel of the result comes from, along either side: first + parts * place
+    first = (middles + parts * (1 / sides - 1) + 1) / 2 * sides - 0.5
+    maps = np.zeros((len(images), 2, 3))
+    maps[:, 0, 0], maps[:, 1, 1] = parts[:, 1], parts[:, 0]
+    maps[:, 0, 2], maps[:, 1, 2] = first[:, 1], first[:, 0]
+    cropped = np.empty_like(images)
+    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+    for image, result, place in zip(images, cropped, maps, strict=True):
+        cv2.warpAffine(image, place, (image.shape[1], image.shape[0]), dst=result, **how)
+    return cropped
+
+
+def _boxes(
+    draws: NDArray[np.float64], least: float, elongation: float | NDArray[np.float64] = 1.0
+) -> NDArray[np.float64]:
+    """Tall and wide, shares of the sides, and the middle down and across, -1 to 1, of random parts: float64 [N, 4].
+
+    The aspect ratio is that of pixels where `elongation` is the picture's height over its width.
+    """
     area = least + (1 - least) * draws[:, 0]
-    aspect = np.exp((2 * draws[:, 1] - 1) * np.log(4 / 3))
+    aspect = np.exp((2 * draws[:, 1] - 1) * np.log(4 / 3)) * elongation
     tall, wide = np.minimum(np.sqrt(area / aspect), 1), np.minimum(np.sqrt(area * aspect), 1)
     middle_y, middle_x = (1 - tall) * (2 * draws[:, 2] - 1), (1 - wide) * (2 * draws[:, 3] - 1)
-    height, width = images.shape[1:3]
-    rows = middle_y[:, None] + tall[:, None] * ((2 * np.arange(height) + 1) / height - 1)
-    columns = middle_x[:, None] + wide[:, None] * ((2 * np.arange(width) + 1) / width - 1)
-    grid = np.empty((len(images), height, width, 2), np.float32)
-    grid[..., 0], grid[..., 1] = columns[:, None, :], rows[:, :, None]
-    batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
-    sampled = grid_sample(batch, torch.from_numpy(grid), padding_mode="border", align_corners=False)
-    result: Pixels = sampled.round_().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return result
+    return np.stack([tall, wide, middle_y, middle_x], axis=1)
 
 
 def _light(images: Pixels, draws: NDArray[np.float64], brightness: float, contrast: float) -> Pixels:

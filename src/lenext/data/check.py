@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lenext.data.packed import Pack
 from lenext.data.preprocess import Facts, ImageError, Pixels, Preprocess, examine, fit
 from lenext.data.sources import Source, count, open_source
 
@@ -32,7 +33,7 @@ class Problem:
     """A file that cannot be used."""
 
     path: str
-    kind: str  # missing, zero bytes, not an image, truncated, unreadable, too many pixels
+    kind: str  # missing, zero bytes, not an image, truncated, unreadable, too many pixels, damaged (in a pack)
     detail: str
 
 
@@ -110,6 +111,10 @@ def look_at_all(source: Source, settings: Preprocess, out: Pixels, progress: Pro
 
     def look(i: int) -> Look:
         try:
+            if source.packed is not None:
+                source.packed.verify(i)
+                out[i] = source.packed.picture(i, settings)
+                return packed_look(source.packed, i)
             file_bytes = source.read(i)
             out[i], facts = examine(file_bytes, settings)
         except ImageError as problem:
@@ -130,6 +135,11 @@ def look_at_all(source: Source, settings: Preprocess, out: Pixels, progress: Pro
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt is not kept waiting for the rest of the images
     return looks
+
+
+def packed_look(pack: Pack, i: int) -> Look:
+    """What was found of image i when it was packed."""
+    return Look(pack.sha256[i], pack.facts(i), None)
 
 
 def _look_at_array(pixels: Pixels, settings: Preprocess, out: Pixels, progress: Progress | None) -> list[Look]:

@@ -6,16 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lenext import record, spec
-from lenext.data.check import CheckReport, Look, Progress, look_at_all, report
+from lenext.data.check import CheckReport, Look, Progress, look_at_all, packed_look, report
+from lenext.data.lazy import LazyImages
 from lenext.data.preprocess import ImageError, Pixels, Preprocess, header_size
-from lenext.data.sources import Source, SplitName, count, natural_key, open_source, show
+from lenext.data.sources import Source, SplitName, count, natural_key, open_source
 from lenext.data.split import split
+from lenext.data.storage import show
 from lenext.errors import DataError
 
 _SAMPLE = 200  # headers read to choose a size
@@ -23,9 +25,10 @@ _SAMPLE = 200  # headers read to choose a size
 
 @dataclass(frozen=True)
 class Subset:
-    """One part of a data set, decoded."""
+    """One part of a data set."""
 
-    images: Pixels  # uint8 [N, H, W, C]
+    # uint8 [N, H, W, C]; of a pack a `LazyImages`, which is read as an array is: len, shape, slices, arrays of indices
+    images: Pixels
     labels: NDArray[np.int64]  # [N], indices into the classes
     paths: list[str]
     sha256: list[str]
@@ -63,7 +66,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class _Decoded:
     source: Source
-    images: Pixels  # uint8 [N, H, W, C]; of files that cannot be used, all 0
+    images: Pixels | LazyImages  # uint8 [N, H, W, C]; of files that cannot be used, all 0
     looks: list[Look]
     report: CheckReport
 
@@ -75,6 +78,7 @@ class _Decoded:
 def prepare(data: spec.Data, progress: Progress | None = None) -> Dataset:
     """Opens, checks, decodes and splits the images that `data` names; `progress` is told (images done, of how many).
 
+    The images of a pack were checked when they were packed; they are decoded when they are used, time and again.
     Files that cannot be used are left out and listed in the report. Splits that come with the data are kept; what is
     missing of val and test is held out of train. Raises DataError where there is nothing to train on, more than
     `data.max_bad` of the files are bad, or the decoded images would not fit into memory.
@@ -93,7 +97,12 @@ def prepare(data: spec.Data, progress: Progress | None = None) -> Dataset:
     images = decoded.images
     if not data.channels and settings.channels == 3 and _all_gray(images):
         # Gray resized as RGB has the very values of gray resized as gray.
-        images, settings = np.ascontiguousarray(images[..., :1]), replace(settings, channels=1)
+        settings = replace(settings, channels=1)
+        images = (
+            replace(images, settings=settings)
+            if isinstance(images, LazyImages)
+            else np.ascontiguousarray(images[..., :1])
+        )
     parts, notes = _parts(decoded, data)
     return Dataset(
         name=source.name,
@@ -137,19 +146,25 @@ def prepare_with(
     if chosen and chosen not in present:
         raise DataError(f"{source.name} has no {chosen} images; it has {', '.join(sorted(present)) or 'no splits'}")
     indices = [i for i in usable if parts[i] == chosen] if chosen else usable
-    subset = _subset(decoded, decoded.images[indices], indices, classes)
+    images = decoded.images
+    chosen_images = images.of(indices) if isinstance(images, LazyImages) else images[indices]
+    subset = _subset(decoded, chosen_images, indices, classes)
     return Evaluation(source.name, subset, chosen, decoded.report, same_data)
 
 
 def _decode(source: Source, settings: Preprocess, max_bad: float, progress: Progress | None) -> _Decoded:
     """Every image once through `look_at_all`. Raises DataError for too little memory and for too many bad files."""
     n, side, channels = len(source), settings.size, settings.channels
+    if (pack := source.packed) is not None:
+        looks = [packed_look(pack, i) for i in range(n)]
+        return _Decoded(source, LazyImages(pack, np.arange(n), settings), looks, report(source, looks))
     needed, memory = n * side * side * channels, record.memory_bytes()
     if memory and needed > memory / 2:
         fitting = math.isqrt(memory // (2 * n * channels))
         raise DataError(
             f"{count(n, 'image')} of {side} x {side} x {channels} take {needed / 1e9:,.1f} GB decoded, more than half "
-            f"of this machine's {memory / 1e9:,.1f} GB; --set data.size={fitting} would fit"
+            f"of this machine's {memory / 1e9:,.1f} GB; --set data.size={fitting} would fit, and of any size those of "
+            "`lenext pack`, which are decoded as they are needed"
         )
     images = np.zeros((n, side, side, channels), np.uint8)
     looks = look_at_all(source, settings, images, progress)
@@ -180,6 +195,8 @@ def _choose_size(source: Source, max_pixels: int) -> int:
     """28, 32 or 64, from the shorter sides of the images."""
     if source.pixels is not None:
         short = float(min(source.pixels.shape[1:3]))
+    elif source.packed is not None:
+        short = float(np.median(np.minimum(source.packed.height, source.packed.width)))
     else:
         sides = []
         for i in range(0, len(source), max(1, len(source) // _SAMPLE)):
@@ -189,8 +206,10 @@ def _choose_size(source: Source, max_pixels: int) -> int:
     return next((size for size in (28, 32) if short <= size), 64)
 
 
-def _all_gray(images: Pixels) -> bool:
-    step = 1024
+def _all_gray(images: Pixels | LazyImages) -> bool:
+    if isinstance(images, LazyImages):  # only those in doubt are looked at, and as a rule the first of them decides
+        images = images.of(np.flatnonzero(~images.pack.gray[images.rows]))
+    step = 16 if isinstance(images, LazyImages) else 1024
     return all(
         bool((part == part[..., :1]).all()) for part in (images[i : i + step] for i in range(0, len(images), step))
     )
@@ -224,12 +243,14 @@ def _parts(decoded: _Decoded, data: spec.Data) -> tuple[list[SplitName], list[st
 
 
 def _subsets(
-    decoded: _Decoded, images: Pixels, parts: Sequence[SplitName], classes: Sequence[str]
+    decoded: _Decoded, images: Pixels | LazyImages, parts: Sequence[SplitName], classes: Sequence[str]
 ) -> dict[SplitName, Subset]:
     """The parts, as views of `images`, which is put into their order (and so not needed twice)."""
     names: tuple[SplitName, ...] = ("train", "val", "test")
     usable = decoded.usable
     indices = {name: [i for i in usable if parts[i] == name] for name in names}
+    if isinstance(images, LazyImages):
+        return {name: _subset(decoded, images.of(indices[name]), indices[name], classes) for name in names}
     order = [i for name in names for i in indices[name]]
     _arrange(images, [*order, *(i for i, look in enumerate(decoded.looks) if look.problem)])
     subsets: dict[SplitName, Subset] = {}
@@ -241,11 +262,11 @@ def _subsets(
     return subsets
 
 
-def _subset(decoded: _Decoded, images: Pixels, indices: Sequence[int], classes: Sequence[str]) -> Subset:
+def _subset(decoded: _Decoded, images: Pixels | LazyImages, indices: Sequence[int], classes: Sequence[str]) -> Subset:
     place = {label: k for k, label in enumerate(classes)}
     source = decoded.source
     return Subset(
-        images=images,
+        images=cast("Pixels", images),
         labels=np.array([place[source.labels[i]] for i in indices], np.int64),
         paths=[source.paths[i] for i in indices],
         sha256=[decoded.looks[i].sha256 for i in indices],
@@ -268,7 +289,13 @@ def _arrange(images: Pixels, order: Sequence[int]) -> None:
 
 
 def _fingerprint(decoded: _Decoded) -> str:
-    lines = sorted(f"{decoded.looks[i].sha256} {decoded.source.labels[i]}\n" for i in decoded.usable)
+    usable = decoded.usable
+    return fingerprint([decoded.looks[i].sha256 for i in usable], [decoded.source.labels[i] for i in usable])
+
+
+def fingerprint(sha256: Sequence[str], labels: Sequence[str]) -> str:
+    """Of the images' content and labels, whatever their names, order and split."""
+    lines = sorted(f"{content} {label}\n" for content, label in zip(sha256, labels, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

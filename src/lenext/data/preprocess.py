@@ -24,6 +24,8 @@ from lenext.spec import Fit
 Pixels = NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
 
+BACKGROUND = 255  # gray value behind transparent pixels, unless told otherwise
+
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # The formats that are tried, likeliest first. Pillow knows more; those run other programs (EPS), hold no pictures
@@ -99,13 +101,21 @@ def examine(file_bytes: bytes, settings: Preprocess) -> tuple[Pixels, Facts]:
         return _finish(image, settings), facts
 
 
+def examine_whole(file_bytes: bytes, max_pixels: int) -> tuple[Pixels, Facts]:
+    """What `decode` gives, and what the file is like. Raises ImageError."""
+    with _reading(file_bytes):
+        image = _open(file_bytes, max_pixels)
+        facts = Facts(*image.size, 1 if _is_gray(image) else 3, _oddities(image, file_bytes))
+        return _array(_upright(_plain(image, BACKGROUND))), facts
+
+
 def header_size(file_bytes: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height as the file's header gives them; nothing is decoded. Raises ImageError."""
     with _reading(file_bytes):
         return _open(file_bytes, max_pixels).size
 
 
-def decode(file_bytes: bytes, max_pixels: int = 100_000_000, background: int = 255) -> Pixels:
+def decode(file_bytes: bytes, max_pixels: int = 100_000_000, background: int = BACKGROUND) -> Pixels:
     """The picture at its own size: uint8 [H, W, 1] where it is gray, else [H, W, 3]. Raises ImageError."""
     with _reading(file_bytes):
         return _array(_upright(_plain(_open(file_bytes, max_pixels), background)))
@@ -113,13 +123,29 @@ def decode(file_bytes: bytes, max_pixels: int = 100_000_000, background: int = 2
 
 def fit(image: Pixels, settings: Preprocess) -> Pixels:
     """A decoded image, uint8 [H, W, 1 or 3], at the model's size and channels: uint8 [size, size, channels]."""
-    return _place(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), settings)
+    return _place(_image(image), settings)
+
+
+def reduce(image: Pixels, side: int) -> Pixels:
+    """`image`, uint8 [H, W, 1 or 3], with its shorter side reduced to `side` pixels where it is longer; bilinear."""
+    shorter = min(image.shape[:2])
+    if shorter <= side:
+        return image
+    height, width = (round(length * side / shorter) for length in image.shape[:2])
+    return _array(_image(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def encode_jpeg(image: Pixels, quality: int) -> bytes:
+    """A JPEG file of `image`, uint8 [H, W, 1 or 3]; `quality` is 1 to 100."""
+    file = io.BytesIO()
+    _image(image).save(file, "JPEG", quality=quality)
+    return file.getvalue()
 
 
 def encode_png(image: Pixels) -> bytes:
     """A PNG file of `image`, uint8 [H, W, 1 or 3]; `decode` gives back the same pixels."""
     file = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG", compress_level=1)
+    _image(image).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -248,6 +274,10 @@ def _box(width: int, height: int, settings: Preprocess) -> tuple[float, float, f
     by_width, by_height = width / across, height / down
     return (left * by_width, top * by_height,
             min(width, (left + settings.size) * by_width), min(height, (top + settings.size) * by_height))  # fmt: skip
+
+
+def _image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _array(image: Image.Image) -> Pixels:

@@ -1,8 +1,9 @@
-"""Where labelled images come from: named data sets, folders of class folders, manifests, IDX files."""
+"""Where labelled images come from: named data sets, folders of class folders, manifests, IDX files, packs, shards."""
 
 import contextlib
 import csv
 import gzip
+import io
 import itertools
 import math
 import os
@@ -16,7 +17,10 @@ from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
+from lenext.data import storage, tars
+from lenext.data.packed import Pack, is_pack, open_pack
 from lenext.data.preprocess import ImageError, Pixels, encode_png
+from lenext.data.storage import is_url, show
 from lenext.errors import DataError
 from lenext.spec import suggestion
 
@@ -51,28 +55,35 @@ class Source:
     splits: list[SplitName] | None = None  # where the data come already split
     groups: list[str] | None = None  # images of one group stay on one side of a split; "" is no group
     pixels: Pixels | None = None  # uint8 [N, H, W, C] where the data are an array and not files
-    files: list[str] | None = None  # names of the files as the system knows them
+    files: list[str] | None = None  # names of the files as the system knows them, or URLs
+    spans: storage.Spans | None = None  # where the data are parts of larger files
+    packed: Pack | None = None  # where they are a pack
     notes: tuple[str, ...] = ()  # what was passed over in finding the images
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, i: int) -> bytes:
-        """The bytes of image i's file; a PNG of it where the data are an array. Raises ImageError."""
+        """The bytes of image i's file; a PNG of it where the data are pixels. Raises ImageError."""
         if self.pixels is not None:
             return encode_png(self.pixels[i])
+        if self.packed is not None:
+            return self.packed.file(i)
+        if self.spans is not None:
+            return self.spans.read(i)
         return read_file((self.files or self.paths)[i])
 
 
 def read_file(path: str | Path) -> bytes:
-    """The bytes of a picture's file. Raises ImageError where it is missing, unreadable or far too large."""
+    """The bytes of a picture's file or URL. Raises ImageError where it is missing, unreadable or far too large."""
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
+        content = storage.read(str(path), 0, _LARGEST_FILE + 1)
     except FileNotFoundError as error:
         raise ImageError("missing", "no such file") from error
-    except (OSError, ValueError) as error:
-        raise ImageError("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    except OSError as error:
+        raise ImageError("unreadable", storage.reason(error)) from error
+    except ValueError as error:
+        raise ImageError("unreadable", str(error)) from error
     if len(content) > _LARGEST_FILE:
         raise ImageError("unreadable", f"more than {_LARGEST_FILE:,} bytes")
     return content
@@ -87,18 +98,30 @@ def natural_key(name: str) -> tuple[tuple[str, int, str], ...]:
 
 
 def open_source(name_or_path: str) -> Source:
-    """The images that `name_or_path` means: a data set's name, a folder, a manifest, a folder of IDX files.
+    """The images that `name_or_path` means: a data set's name, a folder, a manifest, IDX files, a pack, tar shards.
 
-    Only finds them; nothing is decoded. Raises DataError with what was seen and what was expected.
+    A manifest, a pack and shards may also be behind a URL. Only finds the images; nothing is decoded. Raises DataError
+    with what was seen and what was expected.
     """
     if name_or_path in NAMED:
         return _open_named(name_or_path)
     path = Path(os.path.expanduser(name_or_path))  # noqa: PTH111 - Path's own raises for users who do not exist
     try:
+        if is_url(name_or_path):
+            return _open_url(name_or_path)
         if path.is_dir():
-            return _open_idx(path, NAMED.get(path.name)) if _idx_files(path) else _open_folder(path)
+            names = storage.names(str(path))
+            if is_pack(names):
+                return _open_pack(str(path))
+            if _idx_files(path):
+                return _open_idx(path, NAMED.get(path.name))
+            if shards := _shards(str(path), names):
+                return _open_tars(show(path.resolve().name), shards)
+            return _open_folder(path)
         if path.is_file():
-            return _open_file(path)
+            return _open_file(str(path))
+        if path.suffix == ".tar" and len(shards := tars.expand(str(path))) > 1:
+            return _open_tars(show(path.stem), shards)
     except PermissionError as error:
         raise DataError(f"cannot read {show(error.filename or name_or_path)}: permission denied") from error
     except OSError as error:
@@ -106,11 +129,6 @@ def open_source(name_or_path: str) -> Source:
     if near := {re.sub("[-_]", "", name): name for name in NAMED}.get(re.sub("[-_]", "", name_or_path.lower())):
         return _open_named(near)
     raise DataError(f"no such folder, manifest or data set: {show(name_or_path)}; {suggestion(name_or_path, NAMED)}")
-
-
-def show(path: str | Path) -> str:
-    """A file's name as it can be printed, whatever bytes it is made of."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 # ---- folders ----
@@ -214,36 +232,40 @@ def count(n: int, thing: str) -> str:
 _COLUMNS = ("path", "label", "split", "group")
 
 
-def _open_file(path: Path) -> Source:
-    ending = path.suffix.lower()
+def _open_file(name: str) -> Source:
+    ending = _ending((name,))
     if ending == ".csv":
-        rows = _read_csv(path)
-    elif ending == ".parquet":
-        rows = _read_parquet(path)
-    else:
-        raise DataError(
-            f"{show(path)} is a file; expected a folder of class folders, "
-            "a .csv or .parquet manifest (path,label[,split][,group]) or the name of a data set"
-        )
-    return _from_manifest(path, rows)
+        return _from_manifest(name, _read_csv(name))
+    if ending == ".parquet":
+        return _from_manifest(name, _read_parquet(name))
+    if ending == ".tar":
+        return _open_tars(show(_stem(name)), [name])
+    raise DataError(
+        f"{show(name)} is a file; expected a folder of class folders, a .csv or .parquet manifest "
+        "(path,label[,split][,group]), a pack, a .tar shard or the name of a data set"
+    )
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def _stem(name: str) -> str:
+    """The last part of a path or URL, without its ending."""
+    return Path(name.rstrip("/").rpartition("/")[2] if is_url(name) else name).stem
+
+
+def _read_csv(path: str) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(io.StringIO(storage.read(path).decode("utf-8-sig"), newline="")))
     except UnicodeDecodeError as error:
         raise DataError(f"{show(path)} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{show(path)} cannot be read as CSV: {error}") from error
 
 
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
+def _read_parquet(path: str) -> list[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(io.BytesIO(storage.read(path)) if is_url(path) else path)
         wanted = [name for name in table.column_names if _column(name) in _COLUMNS]
         rows: list[dict[str, Any]] = table.select(wanted or table.column_names[:9]).to_pylist()
     except pyarrow.ArrowException as error:
@@ -255,7 +277,7 @@ def _column(name: str | None) -> str:
     return (name or "").strip().lower()
 
 
-def _from_manifest(path: Path, rows: list[dict[str, Any]]) -> Source:
+def _from_manifest(path: str, rows: list[dict[str, Any]]) -> Source:
     if not rows:
         raise DataError(
             f"{show(path)} has no rows; expected the columns path,label[,split][,group] and a row per image"
@@ -285,7 +307,7 @@ def _from_manifest(path: Path, rows: list[dict[str, Any]]) -> Source:
     groups = values("group") if "group" in columns else None
     files = [_beside(path, name) for name in names]
     return Source(
-        name=show(path.stem),
+        name=show(_stem(path)),
         paths=[show(file) for file in files],
         labels=[show(label) for label in labels],
         classes=_class_order(labels, splits),
@@ -295,11 +317,85 @@ def _from_manifest(path: Path, rows: list[dict[str, Any]]) -> Source:
     )
 
 
-def _beside(manifest: Path, name: str) -> str:
+def _beside(manifest: str, name: str) -> str:
     """A manifest's path, taken from the manifest's own folder; Windows' backslashes where that finds the file."""
-    if "\\" in name and not (manifest.parent / name).exists():
+    if is_url(name):
+        return name
+    if is_url(manifest):
+        return storage.beside(manifest.rpartition("/")[0], name.replace("\\", "/"))
+    folder = Path(manifest).parent
+    if "\\" in name and not (folder / name).exists():
         name = name.replace("\\", "/")
-    return str(manifest.parent / name)
+    return str(folder / name)
+
+
+# ---- packs, tar shards, URLs ----
+
+
+def _open_url(url: str) -> Source:
+    shards = tars.expand(url)
+    if len(shards) > 1:
+        return _open_tars(show(_stem(url)), shards)
+    if _ending((url,)) in (".csv", ".parquet", ".tar"):
+        return _open_file(url)
+    names = storage.names(url)
+    if is_pack(names):
+        return _open_pack(url)
+    if shards := _shards(url, names):
+        return _open_tars(show(_stem(url)), shards)
+    raise DataError(
+        f"{show(url)} holds {count(len(names), 'file')}; expected a pack, tar shards or, by its name, a manifest"
+    )
+
+
+def _open_pack(root: str) -> Source:
+    pack = open_pack(root)
+    columns = pack.columns
+    left_out = pack.note["left_out"]
+    notes = list(pack.note["notes"])
+    if left_out:
+        example = f"{left_out[0]['path']}: {left_out[0]['problem']}"
+        notes.append(f"{count(len(left_out), 'file')} left out when the images were packed, for example {example}")
+    return Source(
+        name=show(_stem(root)),
+        paths=columns["path"],
+        labels=columns["label"],
+        classes=tuple(pack.note["classes"]),
+        splits=cast("list[SplitName]", columns["split"]) if pack.note["splits"] else None,
+        groups=columns["group"] if any(columns["group"]) else None,
+        packed=pack,
+        notes=tuple(notes),
+    )
+
+
+def _shards(folder: str, names: Sequence[str]) -> list[str]:
+    return [storage.beside(folder, name) for name in names if name.endswith(".tar") and not name.startswith(".")]
+
+
+def _open_tars(name: str, shards: Sequence[str]) -> Source:
+    """WebDataset's shards; those whose names all begin with train, val or test are of these splits."""
+    beginnings = [re.match("[a-z]*", _stem(shard).lower()) for shard in shards]
+    split_of = [SPLIT_NAMES.get(beginning[0]) if beginning else None for beginning in beginnings]
+    found = [(number, sample) for number, shard in enumerate(shards) for sample in tars.samples(shard, IMAGE_ENDINGS)]
+    if not found:
+        raise DataError(
+            f"{show(shards[0])} and the other shards hold no pictures; expected members such as 1.jpg, 1.cls"
+        )
+    labels = [sample.label for _, sample in found]
+    splits = None if None in split_of else [cast("SplitName", split_of[number]) for number, _ in found]
+    return Source(
+        name=name,
+        paths=[f"{show(shards[number])}/{sample.key}.{sample.ending}" for number, sample in found],
+        labels=labels,
+        classes=_class_order(labels, splits),
+        splits=splits,
+        spans=storage.Spans(
+            list(shards),
+            np.array([number for number, _ in found], np.int32),
+            np.array([sample.offset for _, sample in found], np.int64),
+            np.array([sample.length for _, sample in found], np.int64),
+        ),
+    )
 
 
 # ---- arrays: digits, IDX files, torchvision's sets ----

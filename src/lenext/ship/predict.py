@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lenext.classifier import PREDICT_BATCH, Classifier
 from lenext.data import find_pictures, preprocess, read_file
-from lenext.data.sources import show
+from lenext.data.storage import show
 from lenext.errors import DataError
 
 
