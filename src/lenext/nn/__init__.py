@@ -3,6 +3,7 @@
 from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
+from lenext.nn.sync import SyncBatchNorm2d, synchronise
 from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
 
 __all__ = [
@@ -12,10 +13,12 @@ __all__ = [
     "AuxiliaryHead",
     "Dropout",
     "Layers",
+    "SyncBatchNorm2d",
     "conv_output",
     "he",
     "on_threads",
     "share_out",
+    "synchronise",
     "threads_for",
     "without_auxiliary",
     "xavier",

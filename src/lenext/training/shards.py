@@ -7,7 +7,7 @@ beside another program that does the same, 11,900 against 1,200 (benchmarks/thre
 
 Each part is normalised by its own statistics, as in data-parallel training on many devices (and better for it than a
 whole batch, Hoffer et al., Train Longer, Generalize Better, 2017, section 4); what batch norm remembers is the average
-of the parts.
+of the parts. Of several workers each has a part and computes it whole.
 """
 
 import copy
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lenext.nn import Dropout, on_threads
+from lenext.nn import Dropout, SyncBatchNorm2d, on_threads
+from lenext.training.distributed import World
 
 _LEAST_MACS = 10_000_000  # of a step; less is over before a second core has begun
 _LARGE_MACS = 1_000_000_000  # of an image; operations as large as these are worth sharing
@@ -31,12 +32,23 @@ _DROPOUT = nn.modules.dropout._DropoutNd  # all but ours draw from one generator
 class Shards:
     """Cuts the batches of `model`, whose forward pass takes `macs` multiply-adds an image, among the cores."""
 
-    def __init__(self, model: nn.Module, macs: int, batch_size: int) -> None:
+    def __init__(self, model: nn.Module, macs: int, batch_size: int, world: World = World()) -> None:
+        self._world = world
+        self._learning: list[bool] | None = None
+        # Every step, not before they are needed: when that is depends on a clock, and a mean of means rounds otherwise
+        self._apart = [
+            buffer
+            for norm in _modules(model, _BATCH_NORM)
+            if not isinstance(norm, SyncBatchNorm2d)
+            for buffer in norm.buffers()
+            if buffer.is_floating_point()
+        ]
         self._parameters = list(model.parameters())
         cores = torch.get_num_threads()
         most = batch_size // _LEAST_IMAGES if _modules(model, _BATCH_NORM) else batch_size
         divisible = (
             next(model.parameters()).device.type == "cpu"
+            and world.size == 1
             and macs * batch_size >= _LEAST_MACS
             and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
         )
@@ -49,20 +61,23 @@ class Shards:
 
     def seed(self, seed: int) -> None:
         """Makes what dropout draws a function of `seed`, the part, and which dropout it is."""
-        for part, model in enumerate(self.models):
+        for part, model in enumerate(self.models, self._world.rank):
             for place, dropout in enumerate(_modules(model, Dropout)):
                 dropout.seed = (seed * 1_000_003 + part * 1_009 + place) % 2**63
 
     def gradients(self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], n: int) -> tuple[float, Tensor]:
         """Sets the gradients of the parameters that learn from a batch of n images; its loss, and the logits [n, K].
 
-        `loss_of` gives a model's loss and logits on a part of the batch; the parts' losses add up to the batch's.
+        `loss_of` gives a model's loss and logits on a part of the batch; the parts' losses add up to the batch's. Of
+        several workers each gives its own part, and gets its own loss and logits, and the gradients of all.
         """
         for parameter in self._parameters:
             parameter.grad = None
         if self._pool is None:
-            loss, logits = loss_of(self.models[0], slice(0, n))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss, logits = loss_of(self._whole(), slice(0, n))
+            scaled = loss * self._world.size  # as a replica takes the mean over the workers
+            scaled.backward()  # type: ignore[no-untyped-call]
+            self._world.average(self._apart)
             return loss.item(), logits.detach()
 
         learning = [parameter for parameter in self._parameters if parameter.requires_grad]
@@ -90,6 +105,15 @@ class Shards:
             for _, _, gradients in parts:
                 parameter.grad += gradients[place]
         return sum(loss for loss, _, _ in parts), torch.cat([logits for _, logits, _ in parts])
+
+    def _whole(self) -> nn.Module:
+        """The model, or this worker's replica of it, made anew where other parameters learn than before."""
+        if self._world.size == 1:
+            return self.models[0]
+        learning = [parameter.requires_grad for parameter in self._parameters]
+        if learning != self._learning:
+            self._learning, self._replica = learning, self._world.replica(self.models[0])
+        return self._replica
 
 
 def _modules(model: nn.Module, kind: type) -> list[Any]:
