@@ -68,6 +68,21 @@ class Result:
     seconds: float
     summary: dict[str, Any]
 
+    @classmethod
+    def of(cls, root: Path, summary: dict[str, Any]) -> "Result":
+        """The result of the finished run in `root`, whose summary.json holds `summary`."""
+        low, high = summary["accuracy_interval"]
+        return cls(
+            root=root,
+            bundle=root / "best.lenext",
+            report=root / "report.html",
+            model=summary["model"],
+            accuracy=summary["accuracy"],
+            accuracy_interval=(low, high),
+            seconds=summary["seconds"],
+            summary=summary,
+        )
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -104,12 +119,26 @@ def train(
     ``{"recipe": {"lr": 0.1}}``.
     Raises the errors of `lenext.errors`.
     """
+    spec = asked(data, model=model, weights=weights, epochs=epochs, budget=budget, seed=seed, settings=settings)
+    return run(spec, out=Path(out) if out else None, observer=observer, started=started)
+
+
+def asked(
+    data: str = "",
+    *,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    epochs: float | None = None,
+    budget: float | str | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """The run that `train` makes of its arguments."""
     given = {"epochs": epochs, "budget": parse_seconds(budget), "seed": seed}
     layer: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if weights is not None:
         layer["model"] = {"weights": str(weights)}
-    spec = resolve(data, model, settings or {}, layer)
-    return run(spec, out=Path(out) if out else None, observer=observer, started=started)
+    return resolve(data, model, settings or {}, layer)
 
 
 def run(
@@ -127,10 +156,14 @@ def run(
     Raises the errors of `lenext.errors`.
     """
     clock, observer = Clock(started), observer or Observer()
-    name = f"{rung(spec.model.name).name}-{slug(spec.data.source)}"
     with joined() as world:
-        record = _shared(world, lambda: Record.create(out, name))
+        record = _shared(world, lambda: new_record(spec, out))
         return _resumable(spec, record, clock, data or prepare_for(record, spec.data, observer), observer, world)
+
+
+def new_record(spec: Run, out: Path | None) -> Record:
+    """The folder of a new run: `out`, or a free one below ``runs/``, named after the model and the data."""
+    return Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
 
 
 def resume(root: Path, *, observer: Observer | None = None) -> Result:
@@ -248,17 +281,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
     summary = json.loads(world.told(answer))
     if fitted.scratch is not None:
         shutil.rmtree(fitted.scratch)
-    low, high = summary["accuracy_interval"]
-    return Result(
-        root=record.root,
-        bundle=record.path("best.lenext"),
-        report=record.path("report.html"),
-        model=spec.model.name,
-        accuracy=summary["accuracy"],
-        accuracy_interval=(low, high),
-        seconds=summary["seconds"],
-        summary=summary,
-    )
+    return Result.of(record.root, summary)
 
 
 def _scores(classifier: Classifier, part: Subset, world: World) -> np.ndarray[Any, np.dtype[np.float32]]:

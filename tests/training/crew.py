@@ -8,7 +8,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lenext.run", "lenext.training", "lenext.data", "sklearn.datasets", "lenext.report.page"])
+CONTEXT.set_forkserver_preload(
+    ["lenext.run", "lenext.training", "lenext.data", "sklearn.datasets", "lenext.report.page"]
+)
 
 
 def start(size: int, work: Callable[..., None], *arguments: Any) -> list[BaseProcess]:

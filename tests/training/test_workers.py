@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import crew
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -105,8 +105,8 @@ def test_with_per_worker_the_batch_and_the_learning_rate_grow(tmp_path, alone):
     crew.run(2, train_quickly, tmp_path / "r", {**SETTINGS, "recipe": recipe})
     assert history(tmp_path / "r")[0]["lr"] == rate
     assert_near(tmp_path / "r", alone)
+    (tmp_path / "r" / "summary.json").unlink()  # as if it had not finished
     with pytest.raises(UsageError, match=r"took 100 images a step, now they would be 50; recipe.per_worker needs"):
-        (tmp_path / "r" / "summary.json").unlink()
         resume(tmp_path / "r")
 
 
@@ -170,15 +170,37 @@ def test_when_a_worker_dies_or_hangs_the_others_say_so_and_end(tmp_path, number)
 
 
 def refuse(folder: Path) -> None:
-    pixels = Path(folder, f"data{os.environ['RANK']}")
-    with joined() as world:
+    with joined():
         with pytest.raises(UsageError, match="svm_linear is fitted by one process: given 2 workers, accepted: 1"):
             lenext.train("digits", model="svm_linear", out=folder / "svm")
-        with pytest.raises(UsageError, match="1 images a step for 2 workers; accepted: at most 1 workers"):
+        with pytest.raises(UsageError, match="images a step: given 1 for 2 workers, accepted: at least one each"):
             lenext.train("digits", model="lenet", settings={"recipe": {"batch_size": 1}}, out=folder / "small")
-        other = {"data": {"max_pixels": 63 if world.leads else 64}}
-        with pytest.raises(DataError, match="worker 1 finds other images") if not world.leads else pytest.raises(Exception):
-            lenext.train(str(pixels), model="lenet", settings=other, out=folder / "other")
+    (folder / f"refused{os.environ['RANK']}").touch()
+
+
+def test_what_workers_cannot_share_is_refused(tmp_path):
+    crew.run(2, refuse, tmp_path)
+    assert {path.name for path in tmp_path.glob("refused*")} == {"refused0", "refused1"}
+
+
+def see_other_images(folder: Path) -> None:
+    rank = os.environ["RANK"]
+    error, said = [(LenextError, "worker 0 of 2 lost another one"), (DataError, "worker 1 finds other images")][
+        int(rank)
+    ]
+    with pytest.raises(error, match=said):
+        lenext.train(str(folder / rank), model="lenet", settings={"epochs": 1}, out=folder / "run")
+    (folder / f"said{rank}").touch()
+
+
+def test_workers_that_find_other_images_do_not_train(tmp_path, digits):
+    for rank in range(2):  # the second lacks an image
+        for label in (0, 1):
+            (tmp_path / str(rank) / str(label)).mkdir(parents=True)
+            for number, image in enumerate(digits.train.images[digits.train.labels == label][rank:40]):
+                Image.fromarray(image[..., 0]).save(tmp_path / str(rank) / str(label) / f"{number + rank}.png")
+    crew.run(2, see_other_images, tmp_path)
+    assert len(list(tmp_path.glob("said*"))) == 2
 
 
 def normalise(folder: Path) -> None:

@@ -133,6 +133,5 @@ def _of_all_workers(recipe: Recipe, world: World, *, most: int) -> tuple[Recipe,
     alone = min(recipe.batch_size, most)
     together = min(recipe.batch_size * world.size, most) if recipe.per_worker else alone
     if together < world.size:
-        raise UsageError(f"{together} images a step for {world.size} workers; accepted: at most {together} workers, or "
-                         "a larger recipe.batch_size where there are images enough")  # fmt: skip
+        raise UsageError(f"images a step: given {together} for {world.size} workers, accepted: at least one each")
     return replace(recipe, lr=recipe.lr * together / alone), together
