@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
 from lenext.classifier import ConvNet, pixel_statistics
-from lenext.data import Dataset, order, prepare
+from lenext.data import Dataset, prepare
 from lenext.models import build
 from lenext.spec import Augment, Data
 from lenext.training.loop import Trainer
@@ -86,16 +86,12 @@ def ours(data: Dataset) -> Iterator[float]:
     model = ConvNet(build(MODEL, classes=10, channels=1, size=28), data.classes, data.preprocess, mean=mean, std=std)
     trainer = Trainer(model, recipe, choose_precision("auto", choose_device()), batch_size=BATCH, seed=0)
     model.train()
-    epoch = 0
+    batches = trainer.loader(data.train).batches()
     while True:
-        indices = order(0, epoch, len(data.train))
         images, start = 0, time.perf_counter()
-        for first in range(0, len(indices) - BATCH, BATCH):
-            trainer.step(data.train, indices[first : first + BATCH], epoch, 1e-6)
+        while time.perf_counter() - start < SECONDS:
+            trainer.step(next(batches), 1e-6)
             images += BATCH
-            if time.perf_counter() - start > SECONDS:
-                break
-        epoch += 1
         yield images / (time.perf_counter() - start)
 
 

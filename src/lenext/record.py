@@ -45,26 +45,32 @@ class Record:
             if any(root.iterdir()):
                 hint = f", or `lenext resume {root}`" if (root / "args.yaml").is_file() else ""
                 raise UsageError(f"{root} exists already; give another --out{hint}")
+            _try_to_write(root)
         except OSError as error:
             raise UsageError(f"cannot write the run's folder {root}: {error.strerror}") from error
         return cls(root)
 
     @classmethod
     def open(cls, root: Path) -> "Record":
-        """The folder of an earlier run. Raises UsageError where `root` is none."""
+        """The folder of an earlier run. Raises UsageError where `root` is none or cannot be written."""
         if not (root / "args.yaml").is_file():
             below = ", ".join(str(path.parent) for path in sorted(root.glob("*/args.yaml")))
             hint = f"; the runs of this comparison are {below}" if below else ""
             raise UsageError(f"{root} is not a run's folder: it has no args.yaml{hint}")
-        _sweep(root)
+        try:
+            _sweep(root)
+            _try_to_write(root)
+        except OSError as error:
+            raise UsageError(f"cannot write the run's folder {root}: {error.strerror}") from error
         return cls(root)
 
     def path(self, name: str) -> Path:
         return self.root / name
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Adds one line to metrics.jsonl."""
-        with self.path("metrics.jsonl").open("a", encoding="utf-8") as file:
+        """Adds one line to metrics.jsonl. Raises OSError, perhaps after a part of it."""
+        path = self.path("metrics.jsonl")
+        with _named(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(row)) + "\n")
 
     def history(self) -> list[dict[str, Any]]:
@@ -107,6 +113,16 @@ class Record:
             return []
 
 
+class Follower(Record):
+    """The folder of a run in which another worker leads: that one writes, this one does not."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def write_text(self, name: str, text: str) -> Path:  # noqa: ARG002 (and all that goes through it)
+        return self.path(name)
+
+
 def _make_free(path: Path) -> Path:
     """Makes the first of `path`, ``path-2``, … that is not there; two runs that start at once do not share one."""
     number = 1
@@ -126,6 +142,13 @@ def _sweep(root: Path) -> None:
         abandoned.unlink(missing_ok=True)
 
 
+def _try_to_write(root: Path) -> None:
+    """Raises OSError where nothing can be written, which had better be known before the images are read."""
+    with replacing(root / "writable") as temporary:
+        temporary.touch()
+    (root / "writable").unlink()
+
+
 def write_whole(path: Path, content: bytes) -> Path:
     """Writes `content` to `path` so that at every instant the old or the new content is there, whole."""
     with replacing(path) as temporary:
@@ -135,16 +158,30 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; synced and renamed to `path` on leaving, removed on failure."""
+    """A temporary name beside `path` to write to; synced and renamed to `path` on leaving, removed on failure.
+
+    An OSError, as of a full disk, names `path`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _named(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Writing to a full disk is an error without a name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

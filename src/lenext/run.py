@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import json
+import os
 import shlex
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,13 @@ from lenext.data import Dataset, Subset, prepare
 from lenext.errors import DataError, Interrupted, UsageError
 from lenext.evaluate import evaluate, predictions, worst
 from lenext.ladder import Rung, resolve, rung
-from lenext.record import Record, environment, replacing
+from lenext.record import Follower, Record, environment, replacing
 from lenext.report import report
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
 from lenext.training.budget import Clock, training_deadline
+from lenext.training.distributed import World, joined
 from lenext.training.precision import choose_device
 
 WORST = 24
@@ -34,7 +37,7 @@ NAMED_PROBLEMS = 10  # on the terminal; data.json has them all
 
 
 class Observer:
-    """Told what a run is doing. This one keeps silent; the command line prints."""
+    """Told what a run is doing, in every worker. This one keeps silent; the command line of the first one prints."""
 
     def stage(self, text: str) -> None:
         """A step of the run begins, or something is worth knowing."""
@@ -47,6 +50,9 @@ class Observer:
 
     def training(self, progress: Progress) -> None:
         """Training goes on; called a few times a second."""
+
+    def saved(self, root: Path) -> None:
+        """The run in `root` can be continued from here."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,21 @@ class Result:
     accuracy_interval: tuple[float, float]
     seconds: float
     summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, root: Path, summary: dict[str, Any]) -> "Result":
+        """The result of the finished run in `root`, whose summary.json holds `summary`."""
+        low, high = summary["accuracy_interval"]
+        return cls(
+            root=root,
+            bundle=root / "best.lenext",
+            report=root / "report.html",
+            model=summary["model"],
+            accuracy=summary["accuracy"],
+            accuracy_interval=(low, high),
+            seconds=summary["seconds"],
+            summary=summary,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,12 +119,26 @@ def train(
     ``{"recipe": {"lr": 0.1}}``.
     Raises the errors of `lenext.errors`.
     """
+    spec = asked(data, model=model, weights=weights, epochs=epochs, budget=budget, seed=seed, settings=settings)
+    return run(spec, out=Path(out) if out else None, observer=observer, started=started)
+
+
+def asked(
+    data: str = "",
+    *,
+    model: str | None = None,
+    weights: Path | str | None = None,
+    epochs: float | None = None,
+    budget: float | str | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """The run that `train` makes of its arguments."""
     given = {"epochs": epochs, "budget": parse_seconds(budget), "seed": seed}
     layer: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if weights is not None:
         layer["model"] = {"weights": str(weights)}
-    spec = resolve(data, model, settings or {}, layer)
-    return run(spec, out=Path(out) if out else None, observer=observer, started=started)
+    return resolve(data, model, settings or {}, layer)
 
 
 def run(
@@ -117,27 +152,47 @@ def run(
     """Trains, judges and bundles what `spec` describes, in a new folder.
 
     `out` is the folder (default: a free name below ``runs/``); `data` the images where they are prepared already.
+    Of several workers (see `lenext.training.distributed`) each calls this, and gets the same result; the first writes.
     Raises the errors of `lenext.errors`.
     """
     clock, observer = Clock(started), observer or Observer()
-    record = Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
-    return _resumable(spec, record, clock, data or prepare_for(record, spec.data, observer), observer)
+    with joined() as world:
+        record = _shared(world, lambda: new_record(spec, out))
+        return _resumable(spec, record, clock, data or prepare_for(record, spec.data, observer), observer, world)
+
+
+def new_record(spec: Run, out: Path | None) -> Record:
+    """The folder of a new run: `out`, or a free one below ``runs/``, named after the model and the data."""
+    return Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
 
 
 def resume(root: Path, *, observer: Observer | None = None) -> Result:
     """Continues the run in `root` from its last checkpoint to the weights it would have reached without a stop.
 
-    Raises UsageError where `root` is no run or has finished, DataError where its images have changed.
+    It may have any number of workers, see docs/guide.md. Raises UsageError where `root` is no run or has finished,
+    DataError where its images have changed.
     """
+    clock, observer = Clock(), observer or Observer()
+    with joined() as world:
+        record = _shared(world, lambda: _unfinished(root))
+        spec = from_dict(Run, json.loads(world.told(lambda: json.dumps(read_yaml(record.path("args.yaml"))).encode())))
+        return _resumable(spec, record, clock, prepare_for(record, spec.data, observer), observer, world)
+
+
+def _unfinished(root: Path) -> Record:
     record = Record.open(root)
     if record.read_json("summary.json") is not None:
         raise UsageError(
             f"{root} has finished; `lenext report {root}` writes its page again; to train longer start a new run with "
             "more --epochs or --budget"
         )
-    clock, observer = Clock(), observer or Observer()
-    spec = from_dict(Run, read_yaml(record.path("args.yaml")))
-    return _resumable(spec, record, clock, prepare_for(record, spec.data, observer), observer)
+    return record
+
+
+def _shared(world: World, make: Callable[[], Record]) -> Record:
+    """The folder that the leader makes or opens, and that the others do not write to."""
+    root = Path(os.fsdecode(world.told(lambda: os.fsencode(make().root))))
+    return Record(root) if world.leads else Follower(root)
 
 
 def prepare_for(record: Record, data: Data, observer: Observer) -> Dataset:
@@ -153,17 +208,21 @@ def prepare_for(record: Record, data: Data, observer: Observer) -> Dataset:
     return images
 
 
-def _resumable(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer) -> Result:
+def _resumable(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer, world: World) -> Result:
     try:
-        return _execute(spec, record, clock, data, observer)
+        return _execute(spec, record, clock, data, observer, world)
     except KeyboardInterrupt as error:  # outside of the training loop, which sees to its own
         raise Interrupted(f"interrupted; `lenext resume {record.root}` continues") from error
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}; `lenext resume {record.root}` continues") from error
 
 
-def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer) -> Result:
-    before = record.read_json("data.json")
+def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer, world: World) -> Result:
+    before = record.read_json("data.json") if world.leads else None
     if before is not None and before["fingerprint"] != data.fingerprint:
         raise DataError(f"{spec.data.source}: the images are not those that {record.root} was trained on; start anew")
+    if world.told(data.fingerprint.encode).decode() != data.fingerprint:
+        raise DataError(f"{spec.data.source}: worker {world.rank} finds other images there than worker 0")
     spec = dataclasses.replace(
         spec, data=dataclasses.replace(spec.data, size=data.preprocess.size, channels=data.preprocess.channels)
     )
@@ -171,54 +230,76 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
 
     began = clock.seconds()
     row = rung(spec.model.name)
-    fitted = (_fit_network if row.is_network else _fit_classical)(spec, data, record, clock, observer)
+    if world.size > 1 and not row.is_network:
+        raise UsageError(f"{row.name} is fitted by one process: given {world.size} workers, accepted: 1")
+    if row.is_network:
+        fitted = _fit_network(spec, data, record, clock, observer, world)
+    else:
+        fitted = _fit_classical(spec, data, record, clock, observer)
     train_seconds = clock.seconds() - began
     record.write_text("args.yaml", to_yaml(fitted.run))
 
     judged, name = (data.test, "test") if len(data.test) else (data.val, "val")
     observer.stage(f"judging on {len(judged):,} {name} images")
-    scores = fitted.classifier.scores(judged.images)
-    metrics = {"split": name, **evaluate(scores, judged.labels, data.classes)}
-    bundle = Bundle.create(
-        fitted.classifier,
-        fitted.run,
-        metrics={key: metrics[key] for key in ("split", "images", "accuracy", "accuracy_interval", "log_loss")},
-        fingerprint=data.fingerprint,
-        golden_files=_golden_files(data, judged),
-    )
-    path = bundle.save(record.path("best.lenext"))
-    _record_answer(row, record, data, judged, scores, metrics, fitted)
-    summary = {
-        "model": spec.model.name,
-        "data": data.name,
-        "state": "finished",
-        "accuracy": metrics["accuracy"],
-        "accuracy_interval": metrics["accuracy_interval"],
-        "val_accuracy": _accuracy(fitted.classifier, data.val),
-        "train_seconds": round(train_seconds, 3),
-        "seconds": round(clock.seconds(), 3),
-        "params": fitted.model["params"],
-        "macs": fitted.model["macs"],
-        "predict_ms_per_image": round(_milliseconds_per_image(fitted.classifier, judged.images), 4),
-        "bundle_bytes": path.stat().st_size,
-        "best_epoch": fitted.best_epoch,
-        "next": next_command(path),
-    }
-    record.write_json("summary.json", summary)
-    observer.stage("writing the report")
-    page = report(record.root)
-    summary["seconds"] = round(clock.seconds(), 3)
-    record.write_json("summary.json", summary)
+    scores, val_scores = (_scores(fitted.classifier, part, world) for part in (judged, data.val))
+    val_accuracy = float((val_scores.argmax(axis=1) == data.val.labels).mean()) if len(data.val) else None
+
+    def answer() -> bytes:
+        """Writes all that came out; the summary."""
+        metrics = {"split": name, **evaluate(scores, judged.labels, data.classes)}
+        bundle = Bundle.create(
+            fitted.classifier,
+            fitted.run,
+            metrics={key: metrics[key] for key in ("split", "images", "accuracy", "accuracy_interval", "log_loss")},
+            fingerprint=data.fingerprint,
+            golden_files=_golden_files(data, judged),
+        )
+        path = bundle.save(record.path("best.lenext"))
+        _record_answer(row, record, data, judged, scores, metrics, fitted)
+        summary = {
+            "model": spec.model.name,
+            "data": data.name,
+            "state": "finished",
+            "accuracy": metrics["accuracy"],
+            "accuracy_interval": metrics["accuracy_interval"],
+            "val_accuracy": val_accuracy,
+            "train_seconds": round(train_seconds, 3),
+            "seconds": round(clock.seconds(), 3),
+            "params": fitted.model["params"],
+            "macs": fitted.model["macs"],
+            "predict_ms_per_image": round(_milliseconds_per_image(fitted.classifier, judged.images), 4),
+            "bundle_bytes": path.stat().st_size,
+            "best_epoch": fitted.best_epoch,
+            "next": next_command(path),
+        }
+        record.write_json("summary.json", summary)
+        observer.stage("writing the report")
+        report(record.root)
+        summary["seconds"] = round(clock.seconds(), 3)
+        return record.write_json("summary.json", summary).read_bytes()
+
+    summary = json.loads(world.told(answer))
     if fitted.scratch is not None:
         shutil.rmtree(fitted.scratch)
-    low, high = metrics["accuracy_interval"]
-    return Result(
-        record.root, path, page, spec.model.name, metrics["accuracy"], (low, high), summary["seconds"], summary
+    return Result.of(record.root, summary)
+
+
+def _scores(classifier: Classifier, part: Subset, world: World) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Scores float32 [N, K], each image judged by one of the workers."""
+    return world.gather(classifier.scores(part.images[world.share(len(part))]), len(part))
+
+
+def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer, world: World) -> _Fit:
+    fitted = fit(
+        spec,
+        data,
+        record,
+        clock=clock,
+        world=world,
+        on_start=observer.stage,
+        on_progress=observer.training,
+        on_save=lambda: observer.saved(record.root),
     )
-
-
-def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer) -> _Fit:
-    fitted = fit(spec, data, record, clock=clock, on_start=observer.stage, on_progress=observer.training)
     return _Fit(
         run=spec,
         classifier=fitted.model,
@@ -383,12 +464,6 @@ def _write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
     """An array as a .npy file, whole or not there, as all of a run's files."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
-
-
-def _accuracy(classifier: Classifier, part: Subset) -> float | None:
-    if not len(part):
-        return None
-    return float((classifier.scores(part.images).argmax(axis=1) == part.labels).mean())
 
 
 def _golden_files(data: Dataset, judged: Subset) -> list[bytes]:

@@ -79,6 +79,8 @@ class Recipe:
     momentum: float = 0.9  # Nesterov momentum of SGD; first beta of AdamW
     weight_decay: float = 5e-4  # not applied to biases and normalisation
     batch_size: int = 128  # at most an eighth of the training images
+    per_worker: bool = False  # batch_size and lr are those of one worker, and grow with their number
+    sync_batch_norm: bool = False  # over all workers' images; else each worker normalises its own
     epochs: float = 20.0  # unless --epochs or --budget is given
     schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
     warmup: float = 0.15  # share of training over which the learning rate rises

@@ -55,7 +55,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def memory():
-    """fsspec's file system in memory, emptied."""
+    """Fsspec's file system in memory, emptied."""
     system = fsspec.filesystem("memory")
     system.store.clear()
     yield system

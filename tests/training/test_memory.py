@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from lenext.classifier import ConvNet, pixel_statistics
-from lenext.data import order
 from lenext.ladder import resolve
 from lenext.models import build
 from lenext.run import Observer, run
@@ -35,7 +34,7 @@ def test_a_batch_in_turns_gives_the_gradients_of_the_batch(digits, name, at_once
         model = ConvNet(copy.deepcopy(network), digits.classes, digits.preprocess, mean=mean, std=std)
         trainer = Trainer(model, recipe, choose_precision("float32", CPU), batch_size=96, seed=0)
         trainer.compute_at_once(images)
-        loss = trainer.step(digits.train, order(0, 0, len(digits.train))[:96], 0, 0.01)
+        loss = trainer.step(next(trainer.loader(digits.train).batches()), 0.01)
         gradients.append([torch.tensor(loss), *(parameter.grad for parameter in model.parameters())])
     for whole, turns in zip(*gradients, strict=True):
         assert (turns - whole).norm() <= 5e-3 * whole.norm()  # an error of accumulation would be of the order of 1

@@ -190,7 +190,7 @@ def test_a_batch_cut_among_cores_has_the_gradients_of_the_whole(channels, batch,
         return nn.functional.cross_entropy(logits, labels[part], reduction="sum") / batch, logits
 
     torch.set_num_threads(3)
-    shards = Shards(network, macs=416_520, batch_size=batch)
+    shards = Shards(network, macs=416_520, at_once=batch)
     assert len(shards.models) == 3
     loss, logits = shards.gradients(loss_of, batch)
     whole = nn.functional.cross_entropy(twin(images), labels)
@@ -212,7 +212,7 @@ def test_each_part_is_normalised_by_itself_and_batch_norm_remembers_their_averag
         return nn.functional.cross_entropy(logits, labels[part], reduction="sum") / 64, logits
 
     torch.set_num_threads(2)
-    shards = Shards(network, macs=10_000_000, batch_size=64)
+    shards = Shards(network, macs=10_000_000, at_once=64)
     assert len(shards.models) == 2
     shards.gradients(loss_of, 64)
     for half, part in zip(halves, (slice(0, 32), slice(32, 64)), strict=True):
@@ -233,12 +233,9 @@ def test_what_is_dropped_is_a_function_of_seed_and_part(threads):
         return logits.square().mean(), logits
 
     torch.set_num_threads(2)
-    shards = Shards(network, macs=416_520, batch_size=128)
+    shards = Shards(network, macs=416_520, at_once=128)
     assert len(shards.models) == 2
-    found = []
-    for seed in (5, 5, 6):
-        shards.seed(seed)
-        found.append(shards.gradients(loss_of, 128)[1])
+    found = [shards.gradients(loss_of, 128, seed)[1] for seed in (5, 5, 6)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
     assert not torch.equal(found[0][:64], found[0][64:])  # the same images, other numbers dropped
@@ -247,12 +244,12 @@ def test_what_is_dropped_is_a_function_of_seed_and_part(threads):
 def test_a_batch_stays_whole_where_cutting_would_show_or_not_pay(threads):
     torch.set_num_threads(4)
 
-    def number(*layers, macs=1_000_000, batch_size=128):
-        return len(Shards(nn.Sequential(nn.Linear(10, 10), *layers), macs=macs, batch_size=batch_size).models)
+    def number(*layers, macs=1_000_000, at_once=128):
+        return len(Shards(nn.Sequential(nn.Linear(10, 10), *layers), macs=macs, at_once=at_once).models)
 
     assert number() == 4
     assert number(nn.Dropout(0.5)) == 1  # draws from one generator
-    assert number(nn.BatchNorm1d(10), batch_size=63) == 1  # statistics of at least 32 images
-    assert number(nn.BatchNorm1d(10), batch_size=100) == 3
+    assert number(nn.BatchNorm1d(10), at_once=63) == 1  # statistics of at least 32 images
+    assert number(nn.BatchNorm1d(10), at_once=100) == 3
     assert number(macs=2_000_000_000) == 1
     assert number(macs=1_000) == 1

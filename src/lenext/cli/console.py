@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
-from lenext.errors import LenextError
+from lenext.errors import Interrupted, LenextError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+WORKER = int(os.environ.get("RANK", "0"))  # of several that torchrun started; all but the first keep silent
 STARTED = time.perf_counter()  # a budget counts from here, before what is slow to import
 
 
@@ -50,19 +52,21 @@ class Settings:
 
 def print_json(document: Any) -> None:
     """Prints `document` on stdout; dataclasses become mappings, paths text."""
-    print(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
+    if WORKER == 0:
+        print(json.dumps(document, default=_plain, indent=2, ensure_ascii=False))
 
 
 def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     # Names of files and classes are printed as they are: neither [brackets] nor :colons: mean anything in them
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, quiet=WORKER > 0)
 
 
 def complain(error: LenextError) -> int:
-    """One line on stderr; the exit code."""
-    print(f"lenext: {error}", file=sys.stderr)
+    """One line on stderr; the exit code. Being stopped is told by the first worker, what went wrong by each."""
+    if WORKER == 0 or not isinstance(error, Interrupted):
+        print(f"lenext: {f'worker {WORKER}: ' if WORKER else ''}{error}", file=sys.stderr)
     return error.exit_code
 
 
@@ -81,7 +85,8 @@ def print_paths(report: Path, bundle: Path) -> None:
     """Where the results are, and the next command to type."""
     from lenext.run import next_command
 
-    print(f"\nreport  {report}\nbundle  {bundle}\nnext    {next_command(bundle)}")
+    if WORKER == 0:
+        print(f"\nreport  {report}\nbundle  {bundle}\nnext    {next_command(bundle)}")
 
 
 def is_terminal() -> bool:

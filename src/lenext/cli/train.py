@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lenext.cli.console import STARTED, Output, Settings
+from lenext.errors import UsageError
 
 
 def train(
@@ -15,6 +16,9 @@ def train(
     epochs: float | None = None,
     seed: int | None = None,
     out: Path | None = None,
+    ray: bool = False,
+    workers: int | None = None,
+    storage: str | None = None,
     settings: Settings = Settings(),
     output: Output = Output(),
 ) -> None:
@@ -39,22 +43,30 @@ def train(
         Another seed gives another start, order and augmentation.
     out
         The run's folder; otherwise a new one below runs/.
+    ray
+        Train with several workers on a Ray cluster: that at RAY_ADDRESS, else one on this machine.
+    workers
+        How many, with --ray.
+    storage
+        Where workers without a common disk keep the run, with --ray: a path or URL that all of them reach.
     """
     from lenext.cli.progress import Shown
     from lenext.cli.resume import print_result
-    from lenext.run import train as start
+    from lenext.run import asked
+    from lenext.run import run as start
 
+    spec = asked(data, model=model, weights=weights, epochs=epochs, budget=budget, seed=seed, settings=settings.read())
+    for option, value in (("workers", workers), ("storage", storage)):
+        if value is not None and not ray:
+            raise UsageError(f"--{option}: given {value} without --ray, accepted: with it; without Ray workers are "
+                             "started by torchrun --nproc-per-node N -m lenext.cli train …")  # fmt: skip
     with Shown() as observer:
-        result = start(
-            data,
-            model=model,
-            weights=weights,
-            epochs=epochs,
-            budget=budget,
-            seed=seed,
-            settings=settings.read(),
-            out=out,
-            observer=observer,
-            started=STARTED,
-        )
+        if ray:
+            from lenext import cluster
+
+            result = cluster.train(
+                spec, workers=1 if workers is None else workers, storage=storage, out=out, observer=observer
+            )
+        else:
+            result = start(spec, out=out, observer=observer, started=STARTED)
     print_result(result, as_json=output.json)

@@ -4,6 +4,7 @@ from lenext.nn.fused import Units, missing_kernels, normalise_and_activate
 from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
+from lenext.nn.sync import SyncBatchNorm2d, synchronise
 from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "AuxiliaryHead",
     "Dropout",
     "Layers",
+    "SyncBatchNorm2d",
     "Units",
     "conv_output",
     "he",
@@ -20,6 +22,7 @@ __all__ = [
     "normalise_and_activate",
     "on_threads",
     "share_out",
+    "synchronise",
     "threads_for",
     "without_auxiliary",
     "xavier",

@@ -5,12 +5,15 @@ instant, and what is found afterwards is a complete state of the run.
 """
 
 import json
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from lenext.errors import DataError
@@ -20,33 +23,49 @@ KEPT = 2
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Writes ``step-00000123.safetensors`` into `folder` and removes all but the newest two."""
+    """Writes ``step-00000123.safetensors`` into `folder` and removes all but the newest two.
+
+    Raises OSError where it cannot be written; the earlier ones stay.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.safetensors"
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={"state": json.dumps(state)})
+        try:
+            save_file(plain, temporary, metadata={"state": json.dumps(state)})
+        except SafetensorError as error:
+            if (number := re.search(r"os error (\d+)", str(error))) is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
     for old in _oldest_first(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 
 
-def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and state of the newest checkpoint that can be read, or None where there is none.
+def latest(folder: Path, tell: Callable[[str], None]) -> bytes:
+    """The content of the newest checkpoint that can be read, nothing where there is none; `tell` is told of the others.
 
     Raises DataError where checkpoints exist and none can be read.
     """
     paths = _oldest_first(folder)
     for path in reversed(paths):
         try:
-            with safe_open(path, framework="pt") as file:
-                state = json.loads(file.metadata()["state"])
-                return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-            continue  # damaged on disk: the one before it stands
+            content = path.read_bytes()
+            parse(content)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            tell(f"{path} is damaged; the checkpoint before it stands")
+        else:
+            return content
     if paths:
         raise DataError(f"none of the checkpoints in {folder} can be read; remove the folder to start again")
-    return None
+    return b""
+
+
+def parse(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint's content. Raises SafetensorError, ValueError, KeyError or TypeError."""
+    tensors = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # as safetensors lays it out
+    return tensors, json.loads(header["__metadata__"]["state"])
 
 
 def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

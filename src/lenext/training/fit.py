@@ -1,7 +1,7 @@
 """From a run's specification and its images to a trained network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,13 +9,14 @@ import torch
 from lenext.classifier import ConvNet, pixel_statistics
 from lenext.costing import peak_macs
 from lenext.data import Dataset
-from lenext.errors import DataError
+from lenext.errors import DataError, UsageError
 from lenext.models import build_model, describe_weights, without_weights
-from lenext.nn import missing_kernels
+from lenext.nn import missing_kernels, synchronise
 from lenext.record import Record
-from lenext.spec import Run
+from lenext.spec import Recipe, Run
 from lenext.training.allocator import keep_memory
 from lenext.training.budget import Clock, Pace, training_deadline
+from lenext.training.distributed import World
 from lenext.training.loop import Progress, Trainer, train
 from lenext.training.memory import fit_into_memory
 from lenext.training.precision import choose_device, choose_precision
@@ -44,12 +45,15 @@ def fit(
     record: Record,
     *,
     clock: Clock,
+    world: World = World(),
     on_start: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_save: Callable[[], None] | None = None,
 ) -> Fitted:
     """Trains the network of `run` on `data.train`, choosing on `data.val`; continues from ``last/`` where it exists.
 
-    Raises DataError where there are no images to train or to choose on; see `train` for the rest.
+    `on_start` is told what begins and what is worth knowing; the rest as in `train`. Raises DataError where there are
+    no images to train or to choose on, UsageError where there are fewer images in a batch than workers; see `train`.
     """
     assert run.recipe is not None
     if not len(data.train) or not len(data.val):
@@ -59,7 +63,7 @@ def fit(
     keep_memory()
     torch.manual_seed(run.seed)
     # What a checkpoint holds takes the place of the weights, whose file may be gone by then
-    began = any(record.path("last").glob("step-*"))
+    began = world.sum([world.leads and any(record.path("last").glob("step-*"))])[0] > 0
     spec = without_weights(run.model) if began else run.model
     network = build_model(spec, classes=len(data.classes), channels=settings.channels, size=settings.size)
     if known := describe_weights(spec):
@@ -70,9 +74,12 @@ def fit(
     peak = peak_macs(precision.dtype, precision.device)
     model = ConvNet(network, data.classes, settings, mean=mean, std=std)
     cost = model.cost
-    batch_size = max(1, min(run.recipe.batch_size, len(data.train) // LEAST_STEPS))
-    trainer = Trainer(model, run.recipe, precision, batch_size=batch_size, seed=run.seed)
-    resumed = trainer.restore(record.path("last"))
+    recipe, batch_size = _of_all_workers(run.recipe, world, most=max(1, len(data.train) // LEAST_STEPS))
+    if recipe.sync_batch_norm and world.size > 1:
+        synchronise(network)
+    trainer = Trainer(model, recipe, precision, batch_size=batch_size, seed=run.seed, world=world)
+    tell = on_start or (lambda _: None)
+    resumed = trainer.restore(record.path("last"), tell)
     clock.add(trainer.state.seconds)
     record.rewind(trainer.state.history)
     if not resumed and run.recipe.at_once is None:
@@ -82,7 +89,7 @@ def fit(
     per_step, per_validation = trainer.probe(data.train, data.val)
     # The model is judged once more on the validation images at the end, see run.py
     deadline = training_deadline(run, per_validation * (len(data.test) + len(data.val)) / len(data.val))
-    epochs = run.epochs if run.epochs is not None else run.recipe.epochs
+    epochs = run.epochs if run.epochs is not None else recipe.epochs
     total = None if deadline else max(1, round(epochs * steps_per_epoch))
     pace = Pace(total_steps=total, deadline=deadline, clock=clock)
     pace.measured(per_step)
@@ -90,17 +97,28 @@ def fit(
     state = trainer.state
     predicted_epochs = (state.step + pace.steps_left(state.progress, state.step)) / steps_per_epoch
     predicted_seconds = clock.seconds() + pace.seconds_left(state.progress, state.step)
-    if on_start:
-        on_start(
-            f"{run.model.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image, {precision.name}; "
-            + (f"continuing at epoch {state.step / steps_per_epoch:.1f} of " if resumed else "training ")
-            + f"about {predicted_epochs:.1f} epochs"
-        )
-        if state.at_once < trainer.batch_size:
-            on_start(f"{trainer.batch_size} images a step, {state.at_once} at a time")
-        if precision.name == "bf16" and precision.device.type == "cpu" and (reason := missing_kernels()):
-            on_start(f"batch norm is torch's own, which is slower: {reason}")
-    train(trainer, data.train, data.val, pace=pace, clock=clock, record=record, peak=peak, on_progress=on_progress)
+    tell(
+        f"{run.model.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image, {precision.name}; "
+        + (f"{world.size} workers, {batch_size:,} images a step together; " if world.size > 1 else "")
+        + (f"continuing at epoch {state.step / steps_per_epoch:.1f} of " if resumed else "training ")
+        + f"about {predicted_epochs:.1f} epochs"
+    )
+    if state.at_once < trainer.share:
+        tell(f"{trainer.share} images a step, {state.at_once} at a time")
+    if precision.name == "bf16" and precision.device.type == "cpu" and (reason := missing_kernels()):
+        tell(f"batch norm is torch's own, which is slower: {reason}")
+    train(
+        trainer,
+        data.train,
+        data.val,
+        pace=pace,
+        clock=clock,
+        record=record,
+        peak=peak * world.size,
+        tell=tell,
+        on_progress=on_progress,
+        on_save=on_save,
+    )
     assert state.best is not None
     return Fitted(
         model=trainer.model,
@@ -113,3 +131,16 @@ def fit(
         epochs=state.step / steps_per_epoch,
         best_epoch=state.best["epoch"],
     )
+
+
+def _of_all_workers(recipe: Recipe, world: World, *, most: int) -> tuple[Recipe, int]:
+    """The recipe, and the images of a step, `most` of them at most, taken by all workers together.
+
+    Where the recipe is one worker's, both grow with their number: the learning rate in proportion to the images of a
+    step, as Goyal et al., Accurate, Large Minibatch SGD, 2017, after the warm-up that the recipes have.
+    """
+    alone = min(recipe.batch_size, most)
+    together = min(recipe.batch_size * world.size, most) if recipe.per_worker else alone
+    if together < world.size:
+        raise UsageError(f"images a step: given {together} for {world.size} workers, accepted: at least one each")
+    return replace(recipe, lr=recipe.lr * together / alone), together

@@ -2,6 +2,8 @@
 
 Order, augmentation and dropout are functions of (seed, epoch, sample or step), and everything else is in the
 checkpoint. So a run that is stopped at any step, by a signal or by the power cord, continues to the same weights.
+
+Of several workers each runs this loop on its share of every batch, step by step together (see `World`).
 """
 
 import contextlib
@@ -22,13 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lenext.classifier import ConvNet
-from lenext.data import Subset, augment, mix, order
-from lenext.errors import DivergenceError, Interrupted
+from lenext.data import Batch, LazyImages, Loader, Subset
+from lenext.errors import DivergenceError, Interrupted, UsageError
 from lenext.nn import threads_for, without_auxiliary
 from lenext.record import Record
 from lenext.spec import Recipe
 from lenext.training import checkpoint
 from lenext.training.budget import Clock, Pace
+from lenext.training.distributed import World
 from lenext.training.optim import MovingAverage, freeze, make_optimizer
 from lenext.training.precision import Precision
 from lenext.training.schedule import lr_factor
@@ -60,6 +63,7 @@ class State:
     step: int = 0
     progress: float = 0.0  # share of training done
     seconds: float = 0.0  # on the run's clock
+    batch_size: int = 0  # of all workers together
     loss_sum: float = 0.0  # since the last validation, as are the two below
     correct: int = 0
     seen: int = 0
@@ -71,22 +75,39 @@ class State:
 class Trainer:
     """A network in training: everything that changes from step to step, and how to save and restore it."""
 
-    def __init__(self, model: ConvNet, recipe: Recipe, precision: Precision, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: ConvNet,
+        recipe: Recipe,
+        precision: Precision,
+        *,
+        batch_size: int,
+        seed: int,
+        world: World = World(),
+    ) -> None:
+        """`batch_size` images a step, of all workers together."""
         self.model = model.to(precision.device)
         self.recipe = recipe
         self.precision = precision
         self.batch_size = batch_size
         self.seed = seed
+        self.world = world
         self.optimizer = make_optimizer(model, recipe)
         self.average = MovingAverage(model, recipe.ema)
         self.best: dict[str, Tensor] = {}
-        self.state = State()
+        self.state = State(batch_size=batch_size)
         self.compute_at_once(recipe.at_once or batch_size)
 
+    @property
+    def share(self) -> int:
+        """Images of a batch that are this worker's."""
+        mine = self.world.share(self.batch_size)
+        return int(mine.stop - mine.start)
+
     def compute_at_once(self, images: int) -> None:
-        """Takes a batch in turns of at most so many images."""
-        self.state.at_once = min(images, self.batch_size)
-        self.shards = Shards(self.model, self.model.cost.macs, self.state.at_once)
+        """Takes this worker's share of a batch in turns of at most so many images."""
+        self.state.at_once = min(images, self.share)
+        self.shards = Shards(self.model, self.model.cost.macs, self.state.at_once, self.world)
 
     @functools.cached_property
     def _fill(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -94,21 +115,34 @@ class Trainer:
         fill: np.ndarray[Any, np.dtype[np.uint8]] = self.model.mean.cpu().round().clip(0, 255).to(torch.uint8).numpy()
         return fill
 
-    def step(self, train: Subset, indices: np.ndarray[Any, np.dtype[np.int64]], epoch: int, advance: float) -> float:
-        """One step of the optimizer on the images `indices`; returns the loss."""
-        recipe, state = self.recipe, self.state
-        key: dict[str, Any] = {"seed": self.seed, "epoch": epoch, "indices": indices}
-        images = augment(train.images[indices], recipe.augment, fill=self._fill, **key)
-        labels = train.labels[indices]
-        images, others, weights = mix(images, labels, recipe.augment, **key)
+    def loader(self, train: Subset) -> Loader:
+        """The batches of `train`, of each the share of this worker.
 
-        self.shards.seed((self.seed << 32) + state.step)  # a function of the step, so that it can resume
+        They are prepared ahead where that is work (decoding), or another device computes; else it would only take the
+        cores from the network.
+        """
+        apart = isinstance(train.images, LazyImages) or self.precision.device.type != "cpu"
+        return Loader(
+            train,
+            self.recipe.augment,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            fill=self._fill,
+            rank=self.world.rank,
+            world=self.world.size,
+            ahead=2 if apart else 0,
+        )
+
+    def step(self, batch: Batch, advance: float) -> float:
+        """One step of the optimizer on a batch, of which this is the worker's share; returns the whole batch's loss."""
+        recipe, state = self.recipe, self.state
         if recipe.freeze > 0:
             freeze(self.model.network, frozen=state.progress < recipe.freeze)
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * recipe.lr * lr_factor(recipe, state.progress)
-        inputs = self._tensor(images)
-        targets = [self._tensor(array) for array in (labels, others, weights)]
+        inputs = self._tensor(batch.images)
+        targets = [self._tensor(array) for array in (batch.labels, batch.others, batch.shares)]
+        seed = (self.seed << 32) + state.step  # a function of the step, so that it can resume
 
         def loss_of(model: nn.Module, part: slice) -> tuple[Tensor, Tensor]:
             with self.precision.autocast():
@@ -122,10 +156,12 @@ class Trainer:
             loss = losses(logits)
             for scores in auxiliary:  # heads in the middle of the network (Szegedy et al. 2015, section 5)
                 loss = loss + recipe.auxiliary * losses(scores)
-            return loss.sum() / len(indices), logits
+            return loss.sum() / self.batch_size, logits
 
-        with threads_for(self.model.cost.macs * len(indices)):
-            loss, logits = self.shards.gradients(loss_of, len(indices))
+        with threads_for(self.model.cost.macs * len(inputs)):
+            loss, logits = self.shards.gradients(loss_of, len(inputs), seed)
+            correct = int((logits.argmax(1) == targets[0]).sum())
+            loss, correct_of_all = self.world.sum([loss, correct])
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss}")
             if recipe.clip_norm > 0:
@@ -133,18 +169,18 @@ class Trainer:
             self.optimizer.step()
             self.average.update(state.progress, advance)
 
-        state.loss_sum += loss * len(indices)
-        state.correct += int((logits.argmax(1).cpu().numpy() == labels).sum())
-        state.seen += len(indices)
+        state.loss_sum += loss * self.batch_size
+        state.correct += int(correct_of_all)
+        state.seen += self.batch_size
         state.step += 1
         state.progress = min(1.0, state.progress + advance)
         return loss
 
     def validate(self, val: Subset, *, epoch: float, images_per_second: float, share_of_peak: float) -> dict[str, Any]:
-        """Judges the averaged weights on the validation images; keeps them where they are the best so far."""
-        state = self.state
+        """Judges the averaged weights on the validation images, each worker on its share; keeps them if best so far."""
+        state, mine = self.state, self.world.share(len(val))
         with self.precision.autocast():
-            scores = torch.from_numpy(self.average.network.scores(val.images))
+            scores = torch.from_numpy(self.world.gather(self.average.network.scores(val.images[mine]), len(val)))
         labels = torch.from_numpy(val.labels)
         row = {
             "epoch": round(epoch, 4),
@@ -172,6 +208,9 @@ class Trainer:
         return row
 
     def save(self, folder: Path) -> None:
+        """Writes a checkpoint, where this worker leads. Raises OSError where it cannot be written."""
+        if not self.world.leads:
+            return
         tensors = checkpoint.prefixed("model", self.model.state_dict())
         tensors |= checkpoint.prefixed("optimizer", checkpoint.optimizer_tensors(self.optimizer))
         tensors |= checkpoint.prefixed("best", self.best)
@@ -179,12 +218,20 @@ class Trainer:
             tensors |= checkpoint.prefixed("average", self.average.network.state_dict())
         checkpoint.save(folder, self.state.step, tensors, asdict(self.state))
 
-    def restore(self, folder: Path) -> bool:
-        """Takes up the newest checkpoint in `folder`; False where there is none."""
-        if (found := checkpoint.latest(folder)) is None:
+    def restore(self, folder: Path, tell: Callable[[str], None]) -> bool:
+        """Takes up the newest checkpoint in the leader's `folder`; False where there is none.
+
+        `tell` is told of checkpoints that cannot be read. Raises UsageError where its batches were of another size.
+        """
+        content = self.world.told(lambda: checkpoint.latest(folder, tell))
+        if not content:
             return False
-        tensors, state = found
+        tensors, state = checkpoint.parse(content)
         self.state = State(**state)
+        if self.state.batch_size not in (0, self.batch_size):
+            raise UsageError(f"this run took {self.state.batch_size} images a step, now they would be "
+                             f"{self.batch_size}; recipe.per_worker needs as many workers as before")  # fmt: skip
+        self.state.batch_size = self.batch_size
         self.compute_at_once(self.state.at_once or self.batch_size)
         self.model.load_state_dict(checkpoint.without_prefix("model", tensors))
         if self.recipe.ema > 0:
@@ -198,7 +245,14 @@ class Trainer:
         left = max(1e-9, 1.0 - self.state.progress)
         frozen = max(0.0, self.recipe.freeze - self.state.progress) / left
         recipe = replace(self.recipe, freeze=0.0)
-        twin = Trainer(copy.deepcopy(self.model), recipe, self.precision, batch_size=self.batch_size, seed=self.seed)
+        twin = Trainer(
+            copy.deepcopy(self.model),
+            recipe,
+            self.precision,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            world=self.world,
+        )
         twin.compute_at_once(self.state.at_once)
         per_step = (1.0 - frozen) * twin._seconds_per_step(train)
         if frozen:
@@ -207,20 +261,24 @@ class Trainer:
         start = time.perf_counter()
         sample = val.images[:512]
         twin.model.scores(sample)
-        validation = (time.perf_counter() - start) * len(val) / len(sample)
+        validation = (time.perf_counter() - start) * len(val) / len(sample) / self.world.size
         return per_step, validation
 
     def _seconds_per_step(self, train: Subset) -> float:
-        indices = order(self.seed, 0, len(train))[: self.batch_size]
         seconds: list[float] = []
-        while len(seconds) < 3 or (len(seconds) < _PROBE_STEPS and sum(seconds) < _PROBE_SECONDS):
-            start = time.perf_counter()
-            self.step(train, indices, 0, 1e-6)
-            seconds.append(time.perf_counter() - start)
+        enough = False
+        with contextlib.closing(self.loader(train).batches()) as batches:
+            while not enough:
+                start = time.perf_counter()
+                self.step(next(batches), 1e-6)
+                seconds.append(time.perf_counter() - start)
+                enough = len(seconds) >= 3 and (len(seconds) == _PROBE_STEPS or sum(seconds) > _PROBE_SECONDS)
+                enough = self.world.sum([self.world.leads and enough])[0] > 0  # for the leader to say
         return float(np.median(seconds[1:]))
 
     def _tensor(self, array: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.precision.device, non_blocking=True)
+        tensor, device = torch.from_numpy(array), self.precision.device
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
     def _diverged(self, what: str) -> DivergenceError:
         lr = self.optimizer.param_groups[-1]["lr"]
@@ -239,29 +297,48 @@ def train(
     clock: Clock,
     record: Record,
     peak: float,
+    tell: Callable[[str], None],
     on_progress: Callable[[Progress], None] | None = None,
+    on_save: Callable[[], None] | None = None,
 ) -> None:
     """Trains to the end of `pace`, validating after every epoch, and leaves the best weights in `trainer.model`.
 
-    `peak` is the machine's multiply-adds per second. Checkpoints go to ``last/``
-    of the run's folder. Raises Interrupted after saving when told to stop by SIGINT or SIGTERM, DivergenceError when
-    the loss is not a number or runs away.
+    `peak` is the multiply-adds per second of all workers' machines. Checkpoints go to ``last/`` of the run's folder,
+    after each of which `on_save` is called in every worker; where they cannot be written `tell` is told, once, and
+    training goes on. Raises Interrupted after saving when a worker was told to stop by SIGINT or SIGTERM,
+    DivergenceError when the loss is not a number or runs away.
     """
+    world, disk, logged = trainer.world, _Disk(tell), True
+    lead = float(world.leads)
     state, batch = trainer.state, trainer.batch_size
     steps_per_epoch = len(data_train) // batch
     folder = record.path("last")
+    first, saved = state.step, True
     shown, next_save = 0.0, clock.seconds() + CHECKPOINT_SECONDS
-    epoch_order, ordered_epoch = np.empty(0, np.int64), -1
     window_start, window_step = clock.seconds(), state.step  # images per second, since the last validation
     trainer.model.train()
-    with stop_requested() as stopping:
-        while state.progress < 1.0:
-            epoch, position = divmod(state.step, steps_per_epoch)
-            if epoch != ordered_epoch:
-                epoch_order, ordered_epoch = order(trainer.seed, epoch, len(data_train)), epoch
+    batches = trainer.loader(data_train).batches(state.step)
+    with stop_requested() as stopping, contextlib.closing(batches):
+        while True:
+            # What hangs on a clock is for the leader to say; a signal may reach any worker
+            late, advance = clock.seconds() > next_save, pace.advance(state.progress, state.step)
+            due, advance, stop = world.sum([lead * late, lead * advance, stopping.is_set()])
+            done = state.progress >= 1.0
+            if (due or stop or done) and state.step > first:
+                began = clock.seconds()
+                saved = disk.takes(trainer.save, folder)
+                now = clock.seconds()
+                next_save = now + max(CHECKPOINT_SECONDS, (now - began) / CHECKPOINT_SHARE)
+                if on_save:
+                    on_save()
+            if done:
+                break
+            if stop:
+                at = f"stopped at epoch {state.step / steps_per_epoch:.2f}"
+                lost = "" if saved else f" without saving its state ({disk.trouble})"
+                raise Interrupted(f"{at}{lost}; `lenext resume {record.root}` continues")
             began = time.perf_counter()
-            indices = epoch_order[position * batch : (position + 1) * batch]
-            loss = trainer.step(data_train, indices, epoch, pace.advance(state.progress, state.step))
+            loss = trainer.step(next(batches), advance)
             pace.measured(time.perf_counter() - began)
             state.seconds = clock.seconds()
 
@@ -271,27 +348,38 @@ def train(
             if on_progress and state.seconds > shown:
                 shown = state.seconds + PROGRESS_SECONDS
                 on_progress(_progress(state, pace, steps_per_epoch, loss, rate, share))
-            if position == steps_per_epoch - 1 or state.progress >= 1.0:
+            if state.step % steps_per_epoch == 0 or state.progress >= 1.0:
                 began = time.perf_counter()
                 epochs_done = state.step / steps_per_epoch
                 row = trainer.validate(data_val, epoch=epochs_done, images_per_second=rate, share_of_peak=share)
                 pace.validated(time.perf_counter() - began, steps_between=steps_per_epoch)
-                record.log(row)
+                logged = disk.takes(record.log, row) if logged else disk.takes(record.rewind, state.history)
                 if on_progress:
                     on_progress(_progress(state, pace, steps_per_epoch, row["train_loss"], rate, share))
                 window_start, window_step = clock.seconds(), state.step
-            if stopping.is_set() or clock.seconds() > next_save or state.progress >= 1.0:
-                began = clock.seconds()
-                trainer.save(folder)
-                now = clock.seconds()
-                next_save = now + max(CHECKPOINT_SECONDS, (now - began) / CHECKPOINT_SHARE)
-            if stopping.is_set() and state.progress < 1.0:
-                raise Interrupted(
-                    f"stopped at epoch {state.step / steps_per_epoch:.2f}; `lenext resume {record.root}` continues"
-                )
+    if not logged:
+        record.rewind(state.history)
     trainer.model.load_state_dict(trainer.best)
     without_auxiliary(trainer.model)
     trainer.model.eval()
+
+
+@dataclass
+class _Disk:
+    """Training outlasts a disk that is full: what it does not take now is tried again later."""
+
+    tell: Callable[[str], None]
+    trouble: str | None = None
+
+    def takes(self, write: Callable[[Any], None], what: Any) -> bool:
+        try:
+            write(what)
+        except OSError as error:
+            first, self.trouble = self.trouble is None, f"cannot write {error.filename}: {error.strerror}"
+            if first:
+                self.tell(f"{self.trouble}; training goes on, and tries again later")
+            return False
+        return True
 
 
 def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, weights: Tensor, *, smoothing: float) -> Tensor:

@@ -1,5 +1,6 @@
 """How many images are computed at a time: as many as fit into memory, foretold and then tried."""
 
+import contextlib
 import copy
 import math
 import resource
@@ -10,7 +11,8 @@ from pathlib import Path
 import torch
 
 from lenext.costing import count
-from lenext.data import Subset, order
+from lenext.data import Subset
+from lenext.nn import SyncBatchNorm2d
 from lenext.training.loop import Trainer
 from lenext.training.precision import Precision
 
@@ -22,23 +24,27 @@ def fit_into_memory(trainer: Trainer, train: Subset) -> None:
     """Makes `trainer` compute as many images of a batch at a time as fit into the memory that is free.
 
     What is foretold to need a good part of it is tried on a copy, in growing numbers, and none is chosen that was not
-    tried. On a CPU memory is what stays resident; on CUDA the allocator's (not run).
+    tried. On a CPU memory is what stays resident; on CUDA the allocator's (not run). Norms that several workers take
+    together cannot be tried by one of them: then nothing is.
     """
     device = trainer.precision.device
     limit = int(_USABLE * free_bytes(device))
-    wanted = trainer.batch_size
+    wanted = trainer.share
     foretold = _per_image(trainer)
-    if foretold * wanted <= _SURE * limit:
+    together = any(isinstance(module, SyncBatchNorm2d) for module in trainer.model.modules())
+    if foretold * wanted <= _SURE * limit or together:
         return  # the probe tries it
 
     def try_out(images: int) -> int:
         before = _peak(device)
         twin = Trainer(copy.deepcopy(trainer.model), trainer.recipe, trainer.precision, batch_size=images, seed=0)
         twin.model.train()
-        twin.step(train, order(0, 0, len(train))[:images], 0, 1e-6)
+        with contextlib.closing(twin.loader(train).batches()) as batches:
+            twin.step(next(batches), 1e-6)
         return _peak(device) - before
 
-    trainer.compute_at_once(most_that_fits(try_out, wanted=wanted, first=int(_SURE * limit / foretold), limit=limit))
+    at_once = most_that_fits(try_out, wanted=wanted, first=int(_SURE * limit / foretold), limit=limit)
+    trainer.compute_at_once(at_once)
 
 
 def most_that_fits(try_out: Callable[[int], int], *, wanted: int, first: int, limit: int) -> int:

@@ -7,9 +7,10 @@ beside another program that does the same, 11,900 against 1,200 (benchmarks/thre
 
 Each part is normalised by its own statistics, as in data-parallel training on many devices (and better for it than a
 whole batch, Hoffer et al., Train Longer, Generalize Better, 2017, section 4); what batch norm remembers is the average
-of the parts.
+of the parts. Of several workers each has a part and computes it whole.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from lenext.nn import Dropout, on_threads
+from lenext.nn import Dropout, SyncBatchNorm2d, on_threads
+from lenext.training.distributed import World
 
 _LEAST_MACS = 10_000_000  # of a step; less is over before a second core has begun
 _LARGE_MACS = 1_000_000_000  # of an image; operations as large as these are worth sharing
@@ -31,14 +34,26 @@ _DROPOUT = nn.modules.dropout._DropoutNd  # all but ours draw from one generator
 class Shards:
     """Computes gradients of `model`, whose forward pass takes `macs` multiply-adds an image."""
 
-    def __init__(self, model: nn.Module, macs: int, at_once: int) -> None:
+    def __init__(self, model: nn.Module, macs: int, at_once: int, world: World = World()) -> None:
         """`at_once`: the images that are computed at a time; a larger batch takes several turns, which add up."""
+        self._world = world
+        self._learning: list[bool] | None = None
+        self._replica = model
+        # Every step, not before they are needed: when that is depends on a clock, and a mean of means rounds otherwise
+        self._apart = [
+            buffer
+            for norm in _modules(model, _BATCH_NORM)
+            if not isinstance(norm, SyncBatchNorm2d)
+            for buffer in norm.buffers()
+            if buffer.is_floating_point()
+        ]
         self._parameters = list(model.parameters())
         self.at_once = at_once
         cores = torch.get_num_threads()
         most = at_once // _LEAST_IMAGES if _modules(model, _BATCH_NORM) else at_once
         divisible = (
             next(model.parameters()).device.type == "cpu"
+            and world.size == 1
             and macs * at_once >= _LEAST_MACS
             and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
         )
@@ -51,38 +66,53 @@ class Shards:
         self._threads = cores // number
         self._pool = _pool(number - 1, self._threads) if number > 1 else None
 
-    def seed(self, seed: int) -> None:
-        """Makes what dropout draws a function of `seed`, the part, and which dropout it is."""
-        for part, dropouts in enumerate(self._dropouts):
-            for place, dropout in enumerate(dropouts):
-                dropout.seed = (seed * 1_000_003 + part * 1_009 + place) % 2**63
-
-    def gradients(self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], n: int) -> tuple[float, Tensor]:
+    def gradients(
+        self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], n: int, seed: int = 0
+    ) -> tuple[float, Tensor]:
         """Sets the gradients of the parameters that learn from a batch of n images; its loss, and the logits [n, K].
 
-        `loss_of` gives a model's loss and logits on a part of the batch; the parts' losses add up to the batch's.
+        `loss_of` gives a model's loss and logits on a part of the batch; the parts' losses add up to the batch's. Of
+        several workers each gives its own part, and gets its own loss and logits, and the gradients of all. What
+        dropout draws is a function of `seed`.
         """
         for parameter in self._parameters:
             parameter.grad = None
         turns = -(-n // self.at_once)
-        done = [self._add(loss_of, n * turn // turns, n * (turn + 1) // turns) for turn in range(turns)]
+        done = []
+        for turn in range(turns):
+            self._seed(seed * turns + turn)
+            images = slice(n * turn // turns, n * (turn + 1) // turns)
+            done.append(self._add(loss_of, images, is_last=turn == turns - 1))
+        self._world.average(self._apart)
         return sum(loss for loss, _ in done), torch.cat([logits for _, logits in done])
 
+    def _seed(self, seed: int) -> None:
+        """Makes what dropout draws a function of `seed`, the part, and which dropout it is."""
+        for part, dropouts in enumerate(self._dropouts, self._world.rank):
+            for place, dropout in enumerate(dropouts):
+                dropout.seed = (seed * 1_000_003 + part * 1_009 + place) % 2**63
+
     def _add(
-        self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], first: int, last: int
+        self, loss_of: Callable[[nn.Module, slice], tuple[Tensor, Tensor]], images: slice, *, is_last: bool
     ) -> tuple[float, Tensor]:
-        """Adds the gradients of the images from `first` to before `last` of the batch; their loss and logits."""
+        """Adds the gradients of some of the batch's `images`; their loss and logits."""
         if self._pool is None:
-            loss, logits = loss_of(self.models[0], slice(first, last))
-            loss.backward()  # type: ignore[no-untyped-call]
+            model = self._whole()
+            waiting: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+            if isinstance(model, DistributedDataParallel) and not is_last:  # workers meet once a step
+                waiting = model.no_sync()
+            with waiting:
+                loss, logits = loss_of(model, images)
+                scaled = loss * self._world.size  # as a replica takes the mean over the workers
+                scaled.backward()  # type: ignore[no-untyped-call]
             return loss.item(), logits.detach()
 
         learning = [parameter for parameter in self._parameters if parameter.requires_grad]
-        number, n = len(self.models), last - first
+        number, n = len(self.models), images.stop - images.start
 
         def part(place: int) -> tuple[float, Tensor, tuple[Tensor, ...]]:
-            images = slice(first + n * place // number, first + n * (place + 1) // number)
-            loss, logits = loss_of(self.models[place], images)
+            its = slice(images.start + n * place // number, images.start + n * (place + 1) // number)
+            loss, logits = loss_of(self.models[place], its)
             return loss.item(), logits.detach(), torch.autograd.grad(loss, learning)
 
         for own, *others in zip(*self._norms, strict=True):
@@ -103,6 +133,19 @@ class Shards:
             for _, _, gradients in parts:
                 parameter.grad += gradients[place]
         return sum(loss for loss, _, _ in parts), torch.cat([logits for _, logits, _ in parts])
+
+    def _whole(self) -> nn.Module:
+        """The model, or this worker's replica of it; made anew where other parameters learn than before.
+
+        Compiled on CUDA (not run); on a CPU that is no faster, see docs/speed.md.
+        """
+        learning = [parameter.requires_grad for parameter in self._parameters]
+        if learning != self._learning:
+            self._learning, model = learning, self.models[0]
+            if self._parameters[0].device.type == "cuda":
+                model.compile()
+            self._replica = model if self._world.size == 1 else self._world.replica(model)
+        return self._replica
 
 
 def _modules(model: nn.Module, kind: type) -> list[Any]:
