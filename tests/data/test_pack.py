@@ -181,6 +181,17 @@ def test_a_model_is_judged_on_the_part_that_was_held_out_before_packing(photos, 
     assert np.array_equal(judged.subset.images[:], data.test.images)
 
 
+def test_a_smaller_limit_of_pixels_holds_for_a_pack_too(photos, tmp_path):
+    pack(str(photos), tmp_path / "a.pack")
+    settings = {"size": 32, "max_pixels": 9000, "max_bad": 0.9}
+    before, after = prepare(Data(str(photos), **settings)), prepare(Data(str(tmp_path / "a.pack"), **settings))
+    assert {problem.kind for problem in before.report.problems} == {"too many pixels"}
+    assert [problem.detail for problem in before.report.problems] == [p.detail for p in after.report.problems]
+    same(before, after)
+    with pytest.raises(DataError, match=r"data\.max_bad allows 10%"):
+        prepare(Data(str(tmp_path / "a.pack"), size=32, max_pixels=4000))
+
+
 def test_lazy_images_are_read_as_an_array_is(photos, tmp_path):
     pack(str(photos), tmp_path / "a.pack")
     data = prepare(Data(str(tmp_path / "a.pack"), size=32))
