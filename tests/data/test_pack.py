@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from safetensors import safe_open
 from samples import file_of, on_white, stamps
 from sklearn.datasets import load_digits
 
 from lenext.data import LazyImages, check, decode, open_source, prepare, prepare_with
 from lenext.data.pack import pack
 from lenext.errors import DataError, UsageError
+from lenext.run import train
 from lenext.spec import Data
 
 packing = sys.modules["lenext.data.pack"]
@@ -202,6 +204,19 @@ def test_lazy_images_are_read_as_an_array_is(photos, tmp_path):
         assert np.array_equal(lazy[chosen], array[chosen])
     with pytest.raises(IndexError):
         lazy[len(array)]
+
+
+@pytest.mark.parametrize("model", ["lenet_relu", "svm_linear"])
+def test_a_model_becomes_the_same_from_a_pack(photos, tmp_path, model):
+    pack(str(photos), tmp_path / "a.pack")
+    epochs = {"epochs": 2} if model == "lenet_relu" else {}
+    settings = {"data": {"size": 28}}
+    runs = [train(str(data), model=model, settings=settings, out=tmp_path / f"run {i}", **epochs)
+            for i, data in enumerate((photos, tmp_path / "a.pack"))]  # fmt: skip
+    with safe_open(runs[0].bundle, "np") as left, safe_open(runs[1].bundle, "np") as right:
+        assert set(left.keys()) == set(right.keys())
+        for name in left.keys():  # noqa: SIM118 - a file, no mapping
+            assert np.array_equal(left.get_tensor(name), right.get_tensor(name)), name
 
 
 # ---- settings ----

@@ -112,8 +112,8 @@ class LazyImages:
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
         colours = "gray" if self.settings.channels == 1 else "rgb"
         try:
-            picture: Pixels = simplejpeg.decode_jpeg(file_bytes, colours, min_factor=factor, strict=False, **least)
-        except ValueError:
+            picture: Pixels = simplejpeg.decode_jpeg(file_bytes, colours, min_factor=factor, **least)
+        except ValueError:  # damaged perhaps, perhaps only untidy; Pillow decides
             return None
         return picture[top // factor : -(-bottom // factor), left // factor : -(-right // factor)]
 
