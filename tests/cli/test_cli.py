@@ -376,6 +376,29 @@ def test_check(cli: Cli, photos: Path) -> None:
     assert document["problems"][0]["kind"] == "zero bytes"
 
 
+def test_pack_and_what_is_done_with_a_pack(cli: Cli, photos: Path, elsewhere: Path) -> None:
+    (photos / "dog é" / "[bold]x.jpg").write_bytes(b"")
+    code, out, _ = cli("pack", photos, "--out", "my.pack", "--encoding", "raw", "--side", "16")
+    assert code == 0
+    for text in ("my.pack: 24 images in 2 classes, 21.9 kB in 1 part", "left out: dog é/[bold]x.jpg: zero bytes"):
+        assert text in out
+    document = cli("pack", photos, "--out", "my.pack", "--encoding", "raw", "--side", "16", "--json").document
+    assert (document["images"], document["side"], document["bytes"]) == (24, 16, 24 * 16 * 19 * 3)
+    assert cli("check", "my.pack", "--json").document["sizes"]["height"]["max"] == 16
+    code, _, err = cli("pack", "digits", "--out", "my.pack")
+    assert code == 2
+    assert one_line(err) == "lenext: my.pack is a pack of other images or settings; give another --out"
+    code, _, err = cli("train", "my.pack", "--model", "softmax", "--epochs", "1", "--set", "data.size=12")
+    assert code == 0, err
+    (root,) = Path("runs").iterdir()
+    assert root.name == "softmax-my.pack"
+    assert cli("eval", root / "best.lenext", photos, "--json").document["split"] == "test"  # what was held out
+    Path("my.pack/pack.json").unlink()
+    code, _, err = cli("train", "my.pack", "--model", "softmax", "--epochs", "1")
+    assert code == 3
+    assert "my.pack is an unfinished pack" in one_line(err)
+
+
 @pytest.mark.parametrize("json_", [True, False])
 def test_check_exits_with_3_where_too_many_files_are_bad(json_: bool, cli: Cli, photos: Path) -> None:
     for i in range(4):

@@ -3,6 +3,7 @@
 import io
 import itertools
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from samples import file_of, on_white, stamps
 
-from lenext.data import Loader, augment, mix, order, prepare
+from lenext.data import Loader, augment, loader_rate, mix, order, prepare
 from lenext.data.augment import crop_boxes
 from lenext.data.pack import pack
 from lenext.errors import DataError
@@ -165,6 +166,21 @@ def test_closing_ends_the_threads(packs):
     assert threading.active_count() > before
     batches.close()
     assert threading.active_count() == before
+
+
+def test_the_rate_counts_images_and_not_what_was_prepared_before(packs, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    loader = Loader(train_part(packs["keep"]), CROPPED, batch_size=16, seed=0, fill=FILL, ahead=2)
+    real = loader.batches
+
+    def batches():
+        for number, batch in enumerate(real()):
+            clock[0] += 7.0 if number < 3 else 0.125
+            yield batch
+
+    monkeypatch.setattr(loader, "batches", batches)
+    assert loader_rate(loader, 1.0) == 16 / 0.125
 
 
 def test_no_more_is_prepared_than_was_asked_for(packs, monkeypatch):

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from safetensors import safe_open
 from samples import file_of, on_white, stamps
 from sklearn.datasets import load_digits
 
 from lenext.data import LazyImages, check, decode, open_source, prepare, prepare_with
 from lenext.data.pack import pack
 from lenext.errors import DataError, UsageError
+from lenext.run import train
 from lenext.spec import Data
 
 packing = sys.modules["lenext.data.pack"]
@@ -181,6 +183,17 @@ def test_a_model_is_judged_on_the_part_that_was_held_out_before_packing(photos, 
     assert np.array_equal(judged.subset.images[:], data.test.images)
 
 
+def test_a_smaller_limit_of_pixels_holds_for_a_pack_too(photos, tmp_path):
+    pack(str(photos), tmp_path / "a.pack")
+    settings = {"size": 32, "max_pixels": 9000, "max_bad": 0.9}
+    before, after = prepare(Data(str(photos), **settings)), prepare(Data(str(tmp_path / "a.pack"), **settings))
+    assert {problem.kind for problem in before.report.problems} == {"too many pixels"}
+    assert [problem.detail for problem in before.report.problems] == [p.detail for p in after.report.problems]
+    same(before, after)
+    with pytest.raises(DataError, match=r"data\.max_bad allows 10%"):
+        prepare(Data(str(tmp_path / "a.pack"), size=32, max_pixels=4000))
+
+
 def test_lazy_images_are_read_as_an_array_is(photos, tmp_path):
     pack(str(photos), tmp_path / "a.pack")
     data = prepare(Data(str(tmp_path / "a.pack"), size=32))
@@ -191,6 +204,19 @@ def test_lazy_images_are_read_as_an_array_is(photos, tmp_path):
         assert np.array_equal(lazy[chosen], array[chosen])
     with pytest.raises(IndexError):
         lazy[len(array)]
+
+
+@pytest.mark.parametrize("model", ["lenet_relu", "svm_linear"])
+def test_a_model_becomes_the_same_from_a_pack(photos, tmp_path, model):
+    pack(str(photos), tmp_path / "a.pack")
+    epochs = {"epochs": 2} if model == "lenet_relu" else {}
+    settings = {"data": {"size": 28}}
+    runs = [train(str(data), model=model, settings=settings, out=tmp_path / f"run {i}", **epochs)
+            for i, data in enumerate((photos, tmp_path / "a.pack"))]  # fmt: skip
+    with safe_open(runs[0].bundle, "np") as left, safe_open(runs[1].bundle, "np") as right:
+        assert set(left.keys()) == set(right.keys())
+        for name in left.keys():  # noqa: SIM118 - a file, no mapping
+            assert np.array_equal(left.get_tensor(name), right.get_tensor(name)), name
 
 
 # ---- settings ----

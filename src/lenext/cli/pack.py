@@ -1,5 +1,6 @@
 """`lenext pack`."""
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -48,5 +49,5 @@ def pack(
     images, classes = plural(note["images"], "image"), plural(len(note["classes"]), "class", "classes")
     lines = [f"{out}: {images} in {classes}, {size(note['bytes'])} in {plural(len(note['parts']), 'part')}"]
     lines += [f"left out: {one['path']}: {one['problem']}" for one in note["left_out"]]
-    lines.append(f"next    lenext train {out}")
+    lines.append(f"next    lenext train {shlex.quote(str(out))}")
     console().print("\n".join(lines), soft_wrap=True)

@@ -4,7 +4,7 @@ from lenext.data.augment import augment, mix, order, uniform
 from lenext.data.check import CheckReport, check
 from lenext.data.dataset import Dataset, Evaluation, Subset, prepare, prepare_with
 from lenext.data.lazy import LazyImages
-from lenext.data.loader import Batch, Loader
+from lenext.data.loader import Batch, Loader, loader_rate
 from lenext.data.preprocess import Facts, ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
 from lenext.data.sources import NAMED, Source, find_pictures, natural_key, open_source, read_file
 from lenext.data.split import split
@@ -29,6 +29,7 @@ __all__ = [
     "examine",
     "find_pictures",
     "fit",
+    "loader_rate",
     "mix",
     "natural_key",
     "open_source",

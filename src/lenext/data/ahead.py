@@ -16,19 +16,24 @@ def cores() -> int:
 
 
 def ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], most: int, initializer: Callable[[], None] | None = None
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    most: int,
+    *,
+    threads: int | None = None,
+    initializer: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
-    """The result of each item, in order, made on a thread per core; at most `most` items are begun and not taken.
+    """The result of each item, in order, made on `threads`, by default one per core.
 
-    So memory is bounded however many items there are. The threads end when the iterator is exhausted or closed;
-    `initializer` is called at the start of each.
+    While a result is used at most `most` others are begun or done, so memory is bounded however many items there are.
+    The threads end when the iterator is exhausted or closed; `initializer` is called at the start of each.
     """
-    pool = ThreadPoolExecutor(cores(), initializer=initializer)
+    pool = ThreadPoolExecutor(threads or cores(), initializer=initializer)
     begun: deque[Future[Result]] = deque()
     try:
         for item in items:
             begun.append(pool.submit(work, item))
-            if len(begun) >= most:
+            if len(begun) > most:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenext.data.packed import Pack
-from lenext.data.preprocess import Facts, ImageError, Pixels, Preprocess, examine, fit
+from lenext.data.preprocess import Facts, ImageError, Pixels, Preprocess, examine, fit, too_many_pixels
 from lenext.data.sources import Source, count, open_source
 
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -114,7 +114,7 @@ def look_at_all(source: Source, settings: Preprocess, out: Pixels, progress: Pro
             if source.packed is not None:
                 source.packed.verify(i)
                 out[i] = source.packed.picture(i, settings)
-                return packed_look(source.packed, i)
+                return look_packed(source.packed, i, settings)
             file_bytes = source.read(i)
             out[i], facts = examine(file_bytes, settings)
         except ImageError as problem:
@@ -137,8 +137,11 @@ def look_at_all(source: Source, settings: Preprocess, out: Pixels, progress: Pro
     return looks
 
 
-def packed_look(pack: Pack, i: int) -> Look:
-    """What was found of image i when it was packed."""
+def look_packed(pack: Pack, i: int, settings: Preprocess) -> Look:
+    """What was found of image i when it was packed; a smaller limit may hold now."""
+    width, height = int(pack.width[i]), int(pack.height[i])
+    if width * height > settings.max_pixels:
+        return Look("", None, too_many_pixels(width, height, settings.max_pixels))
     return Look(pack.sha256[i], pack.facts(i), None)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenext import record, spec
-from lenext.data.check import CheckReport, Look, Progress, look_at_all, packed_look, report
+from lenext.data.check import CheckReport, Look, Progress, look_at_all, look_packed, report
 from lenext.data.lazy import LazyImages
 from lenext.data.preprocess import ImageError, Pixels, Preprocess, header_size
 from lenext.data.sources import Source, SplitName, count, natural_key, open_source
@@ -95,7 +95,7 @@ def prepare(data: spec.Data, progress: Progress | None = None) -> Dataset:
     )
     decoded = _decode(source, settings, data.max_bad, progress)
     images = decoded.images
-    if not data.channels and settings.channels == 3 and _all_gray(images):
+    if not data.channels and settings.channels == 3 and _all_gray(decoded):
         # Gray resized as RGB has the very values of gray resized as gray.
         settings = replace(settings, channels=1)
         images = (
@@ -153,21 +153,18 @@ def prepare_with(
 
 
 def _decode(source: Source, settings: Preprocess, max_bad: float, progress: Progress | None) -> _Decoded:
-    """Every image once through `look_at_all`. Raises DataError for too little memory and for too many bad files."""
-    n, side, channels = len(source), settings.size, settings.channels
+    """Every image once through `look_at_all`; those of a pack were, and are not decoded yet.
+
+    Raises DataError for too little memory and for too many bad files.
+    """
+    n = len(source)
+    images: Pixels | LazyImages
     if (pack := source.packed) is not None:
-        looks = [packed_look(pack, i) for i in range(n)]
-        return _Decoded(source, LazyImages(pack, np.arange(n), settings), looks, report(source, looks))
-    needed, memory = n * side * side * channels, record.memory_bytes()
-    if memory and needed > memory / 2:
-        fitting = math.isqrt(memory // (2 * n * channels))
-        raise DataError(
-            f"{count(n, 'image')} of {side} x {side} x {channels} take {needed / 1e9:,.1f} GB decoded, more than half "
-            f"of this machine's {memory / 1e9:,.1f} GB; --set data.size={fitting} would fit, and of any size those of "
-            "`lenext pack`, which are decoded as they are needed"
-        )
-    images = np.zeros((n, side, side, channels), np.uint8)
-    looks = look_at_all(source, settings, images, progress)
+        images, looks = LazyImages(pack, np.arange(n), settings), [look_packed(pack, i, settings) for i in range(n)]
+    else:
+        _must_fit_into_memory(n, settings)
+        images = np.zeros((n, settings.size, settings.size, settings.channels), np.uint8)
+        looks = look_at_all(source, settings, images, progress)
     findings = report(source, looks)
     if bad := findings.problems:
         examples = "; ".join(f"{problem.path} ({problem.kind})" for problem in bad[:3])
@@ -175,6 +172,18 @@ def _decode(source: Source, settings: Preprocess, max_bad: float, progress: Prog
         if len(bad) == n or len(bad) > max_bad * n:
             raise DataError(f"{share}; data.max_bad allows {max_bad:.0%}, `lenext check` lists them all")
     return _Decoded(source, images, looks, findings)
+
+
+def _must_fit_into_memory(n: int, settings: Preprocess) -> None:
+    side, channels = settings.size, settings.channels
+    needed, memory = n * side * side * channels, record.memory_bytes()
+    if memory and needed > memory / 2:
+        fitting = math.isqrt(memory // (2 * n * channels))
+        raise DataError(
+            f"{count(n, 'image')} of {side} x {side} x {channels} take {needed / 1e9:,.1f} GB decoded, more than half "
+            f"of this machine's {memory / 1e9:,.1f} GB; --set data.size={fitting} would fit, and of any size those of "
+            "`lenext pack`, which are decoded when they are needed"
+        )
 
 
 def _must_be_trainable(source: Source, given: str) -> None:
@@ -206,10 +215,10 @@ def _choose_size(source: Source, max_pixels: int) -> int:
     return next((size for size in (28, 32) if short <= size), 64)
 
 
-def _all_gray(images: Pixels | LazyImages) -> bool:
-    if isinstance(images, LazyImages):  # only those in doubt are looked at, and as a rule the first of them decides
-        images = images.of(np.flatnonzero(~images.pack.gray[images.rows]))
-    step = 16 if isinstance(images, LazyImages) else 1024
+def _all_gray(decoded: _Decoded) -> bool:
+    images, step = decoded.images, 1024
+    if isinstance(images, LazyImages):  # those in doubt are looked at, and as a rule the first of them decides
+        images, step = images.of([i for i in decoded.usable if not images.pack.gray[i]]), 16
     return all(
         bool((part == part[..., :1]).all()) for part in (images[i : i + step] for i in range(0, len(images), step))
     )

@@ -13,8 +13,10 @@ from lenext.data.ahead import cores
 from lenext.data.augment import crop_boxes
 from lenext.data.packed import Pack
 from lenext.data.preprocess import Pixels, Preprocess, decode, fit
+from lenext.data.storage import is_url
 
 _FEW = 4  # images that are not worth a thread
+_REQUESTS = 8  # to a store at the same time, for each core
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,11 @@ class LazyImages:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return len(self.rows), self.settings.size, self.settings.size, self.settings.channels
+
+    @property
+    def threads(self) -> int:
+        """To read images on: one per core, and more where each is a request to a store, which mostly waits."""
+        return cores() * (_REQUESTS if is_url(self.pack.root) else 1)
 
     @property
     def ndim(self) -> int:
@@ -60,7 +67,7 @@ class LazyImages:
             for place in range(len(rows)):
                 decode(place)
         else:
-            with ThreadPoolExecutor(cores()) as pool:
+            with ThreadPoolExecutor(self.threads) as pool:
                 for _ in pool.map(decode, range(len(rows))):
                     pass
         return out
@@ -105,8 +112,8 @@ class LazyImages:
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
         colours = "gray" if self.settings.channels == 1 else "rgb"
         try:
-            picture: Pixels = simplejpeg.decode_jpeg(file_bytes, colours, min_factor=factor, strict=False, **least)
-        except ValueError:
+            picture: Pixels = simplejpeg.decode_jpeg(file_bytes, colours, min_factor=factor, **least)
+        except ValueError:  # damaged perhaps, perhaps only untidy; Pillow decides
             return None
         return picture[top // factor : -(-bottom // factor), left // factor : -(-right // factor)]
 

@@ -8,7 +8,8 @@ numpy's work release the interpreter's lock, so threads suffice, and nothing is 
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,14 +89,16 @@ class Loader:
     def steps_per_epoch(self) -> int:
         return len(self.subset) // self.batch_size
 
-    def batches(self, step: int = 0) -> Iterator[Batch]:
+    def batches(self, step: int = 0) -> Generator[Batch, None, None]:
         """The batches from optimizer step `step` on, without end. Closing the iterator ends its threads.
 
         Raises ImageError, naming the file, where a pack has been damaged since it was opened.
         """
         chunks = self._chunks(step)
         if self.ahead:
-            done = ahead(self._prepare, chunks, self.ahead * len(self._places()), initializer=_on_one_thread)
+            images, most = self.subset.images, self.ahead * len(self._places())
+            threads = images.threads if isinstance(images, LazyImages) else None
+            done = ahead(self._prepare, chunks, most, threads=threads, initializer=_on_one_thread)
         else:
             done = (self._prepare(chunk) for chunk in chunks)
         with contextlib.closing(done):
@@ -157,6 +160,17 @@ class Loader:
         else:
             pixels = images[indices]
         return augment(pixels, settings, seed=self.seed, epoch=epoch, indices=indices, fill=self.fill)
+
+
+def loader_rate(loader: Loader, seconds: float) -> float:
+    """Images per second that `loader` prepares for this process where nobody else works, measured for so long."""
+    with contextlib.closing(loader.batches()) as batches:
+        for _ in range(loader.ahead + 1):  # the threads' start, and what they did beforehand
+            next(batches)
+        done, start = 0, time.perf_counter()
+        while (took := time.perf_counter() - start) < seconds or not done:
+            done += len(next(batches).labels)
+    return done / took
 
 
 def _on_one_thread() -> None:

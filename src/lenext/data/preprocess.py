@@ -149,6 +149,10 @@ def encode_png(image: Pixels) -> bytes:
     return file.getvalue()
 
 
+def too_many_pixels(width: int, height: int, max_pixels: int) -> ImageError:
+    return ImageError("too many pixels", f"{width} x {height} = {width * height:,}, limit {max_pixels:,}")
+
+
 def _open(file_bytes: bytes, max_pixels: int) -> Image.Image:
     """The file's header read, its pixels not yet.
 
@@ -169,7 +173,7 @@ def _open(file_bytes: bytes, max_pixels: int) -> Image.Image:
             continue
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageError("too many pixels", f"{width} x {height} = {width * height:,}, limit {max_pixels:,}")
+            raise too_many_pixels(width, height, max_pixels)
         if width * height == 0:
             raise ImageError("unreadable", f"{width} x {height} pixels")
         return image
