@@ -13,7 +13,7 @@ import lenext
 from lenext.cli import main
 
 pytest.importorskip("ray.train")
-WORDS = ["train", "digits", "--model", "lenet_relu", "--set", "precision=float32", "--epochs", "60"]
+WORDS = ["train", "digits", "--model", "lenet_relu", "--set", "precision=float32", "--epochs", "30"]
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -66,7 +67,12 @@ def train(
     words = ray.remote(num_cpus=0)(_Words).remote()
     asked = {"spec": to_dict(spec), "root": root, "stored": storage is not None, "words": words}
     try:
-        with tempfile.TemporaryDirectory() as scratch, _repeated(words, observer or Observer()):
+        # What Ray has to say of a lost worker goes to stdout, which is for results
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            contextlib.redirect_stdout(sys.stderr),
+            _repeated(words, observer or Observer()),
+        ):
             trainer = TorchTrainer(
                 _work,
                 train_loop_config=asked,

@@ -35,6 +35,14 @@ class Stopping(Observer):
             os.kill(os.getpid(), self.number)
 
 
+class Listening(Observer):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.stages.append(text)
+
+
 def weights(root: Path) -> dict[str, np.ndarray]:
     return {k: v for k, v in load_file(root / "best.lenext").items() if k.startswith("weights.")}
 
@@ -117,7 +125,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, digits, unst
         run(spec, out=root, data=digits, observer=Stopping(signal.SIGINT, 5))
     _, newest = sorted((root / "last").glob("step-*"))
     newest.write_bytes(newest.read_bytes()[:1000])
-    resume(root)
+    said = Listening()
+    resume(root, observer=said)
+    assert f"{newest} is damaged; the checkpoint before it stands" in said.stages
     assert_same(root, unstopped.root)
 
     root = tmp_path / "both"

@@ -327,10 +327,10 @@ def train(
             if (due or stop or done) and state.step > first:
                 began = clock.seconds()
                 saved = disk.takes(trainer.save, folder)
-                now = clock.seconds()
-                next_save = now + max(CHECKPOINT_SECONDS, (now - began) / CHECKPOINT_SHARE)
                 if on_save:
                     on_save()
+                now = clock.seconds()
+                next_save = now + max(CHECKPOINT_SECONDS, (now - began) / CHECKPOINT_SHARE)
             if done:
                 break
             if stop:
