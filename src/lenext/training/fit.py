@@ -26,7 +26,7 @@ class Fitted:
 
     model: ConvNet
     params: int
-    macs: int  # of a forward pass of one image
+    macs: int  # to classify an image
     precision: str
     peak_macs: float  # per second, of a matrix product in that precision
     predicted_seconds: float  # on the run's clock at the end of training, as foreseen at its start
@@ -64,7 +64,7 @@ def fit(
         mean, std = pixel_statistics(data.train.images)
     precision = choose_precision(run.precision, choose_device())
     peak = peak_macs(precision.dtype, precision.device)
-    model = ConvNet(network, data.classes, settings, mean=mean, std=std)
+    model = ConvNet(network, data.classes, settings, mean=mean, std=std, mirror=run.model.mirror)
     cost = model.cost
     batch_size = max(1, min(run.recipe.batch_size, len(data.train) // LEAST_STEPS))
     trainer = Trainer(model, run.recipe, precision, batch_size=batch_size, seed=run.seed)
@@ -95,7 +95,7 @@ def fit(
     return Fitted(
         model=trainer.model,
         params=cost.params,
-        macs=cost.macs,
+        macs=model.macs,
         precision=precision.name,
         peak_macs=peak,
         predicted_seconds=predicted_seconds,
