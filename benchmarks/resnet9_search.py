@@ -18,7 +18,6 @@ libc.mallopt(-4, 0)
 libc.mallopt(-1, -1)
 libc.mallopt(-2, 1 << 28)
 
-import dataclasses  # noqa: E402
 import json  # noqa: E402
 import statistics  # noqa: E402
 import time  # noqa: E402
@@ -37,10 +36,11 @@ from lenext.training.precision import choose_device, choose_precision  # noqa: E
 from results import RESULTS, write  # noqa: E402
 
 LAYERS = Layers(norm="batch")
+SHARDS = 2
 RECIPE = Recipe(lr=0.4, batch_size=256, warmup=0.25, label_smoothing=0.1, ema=0.05)
 
 
-def network(design: str, scale: float = 1.0) -> nn.Sequential:
+def network(design: str) -> nn.Sequential:
     parts: list[nn.Module] = []
     channels = 1
     for word in design.split():
@@ -51,11 +51,6 @@ def network(design: str, scale: float = 1.0) -> nn.Sequential:
             for module in parts[-1]:
                 if isinstance(module, nn.Conv2d):
                     module.bias = None
-            channels = int(number)
-        elif kind == "k":  # k4x32: kernel 4, stride 2
-            kernel, number = number.split("x")
-            parts.append(nn.Sequential(nn.Conv2d(channels, int(number), int(kernel), 2, (int(kernel) - 1) // 2, bias=False),
-                                       LAYERS.normalise(int(number)), LAYERS.activate()))
             channels = int(number)
         elif kind == "p":
             parts.append(nn.MaxPool2d(2))
@@ -78,7 +73,10 @@ def trainer_of(design: str, recipe: Recipe, data: Dataset, seed: int) -> Trainer
     mean, std = pixel_statistics(data.train.images)
     model = ConvNet(network(design), data.classes, data.preprocess, mean=mean, std=std)
     model.train()
-    return Trainer(model, recipe, choose_precision("auto", choose_device()), batch_size=recipe.batch_size, seed=seed)
+    torch.set_num_threads(SHARDS)  # so many parts of a batch, each normalised apart, as on the machine that it is for
+    trainer = Trainer(model, recipe, choose_precision("auto", choose_device()), batch_size=recipe.batch_size, seed=seed)
+    torch.set_num_threads(1)
+    return trainer
 
 
 def judge(trainer: Trainer, part) -> dict[str, float]:
@@ -97,8 +95,14 @@ def judge(trainer: Trainer, part) -> dict[str, float]:
         return round(nn.functional.cross_entropy(scores, labels).item(), 4)
 
     logits, probabilities = (plain + mirrored) / 2, (plain.softmax(1) + mirrored.softmax(1)) / 2
-    return {"plain": accuracy(plain), "logits": accuracy(logits), "probabilities": accuracy(probabilities),
-            "plain_loss": loss(plain), "logits_loss": loss(logits), "probabilities_loss": loss(probabilities.log())}
+    return {
+        "plain": accuracy(plain),
+        "logits": accuracy(logits),
+        "probabilities": accuracy(probabilities),
+        "plain_loss": loss(plain),
+        "logits_loss": loss(logits),
+        "probabilities_loss": loss(probabilities.log()),
+    }
 
 
 def search(design: str, epochs: float, settings: list[str]) -> None:
@@ -109,18 +113,23 @@ def search(design: str, epochs: float, settings: list[str]) -> None:
     trainer = trainer_of(design, recipe, data, seed)
     per_epoch = len(data.train) // recipe.batch_size
     total = round(epochs * per_epoch)
-    start, curve = time.perf_counter(), []
+    start = time.perf_counter()
     for step in range(total):
         epoch, place = divmod(step, per_epoch)
         if place == 0:
             images = order(seed, epoch, len(data.train))
-            if epoch:
-                curve.append(judge(trainer, data.val)["logits"])
-                print(epoch, curve[-1], round(time.perf_counter() - start), flush=True)
+            print(f"epoch {epoch}, {time.perf_counter() - start:.0f} s", flush=True)
         trainer.step(data.train, images[place * recipe.batch_size : (place + 1) * recipe.batch_size], epoch, 1 / total)
-    row = {"design": design, "epochs": epochs, "settings": settings, "macs": trainer.model.cost.macs,
-           "params": trainer.model.cost.params, **judge(trainer, data.val), "curve": curve,
-           "seconds": round(time.perf_counter() - start), "threads": torch.get_num_threads()}
+    row = {
+        "design": design,
+        "epochs": epochs,
+        "settings": settings,
+        "macs": trainer.model.cost.macs,
+        "params": trainer.model.cost.params,
+        **judge(trainer, data.val),
+        "seconds": round(time.perf_counter() - start),
+        "processor_seconds": round(time.process_time()),
+    }
     print(json.dumps(row), flush=True)
     path = RESULTS / "resnet9_search.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -141,9 +150,12 @@ def speed(designs: list[str], repeats: int = 7) -> None:
                 taken.append((time.perf_counter() - start) / 3)
     for design, trainer, taken in zip(designs, trainers, seconds, strict=True):
         ratio = statistics.median(np.array(taken) / np.array(seconds[0]))
-        least = min(taken)
-        print(f"{ratio:.3f} {trainer.model.cost.macs / 1e6:6.1f} M MACs  {RECIPE.batch_size / least:7.0f} img/s best "
-              f"{3 * trainer.model.cost.macs * RECIPE.batch_size / least / 1e9:5.0f} G/s  {trainer.model.cost.params:9,}  {design}", flush=True)
+        cost, rate = trainer.model.cost, RECIPE.batch_size / min(taken)
+        print(
+            f"{ratio:.3f} {cost.macs / 1e6:6.1f} M MACs {cost.params:9,} parameters {rate:7.0f} images/s "
+            f"{3 * cost.macs * rate / 1e9:5.0f} G MACs/s  {design}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

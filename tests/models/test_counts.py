@@ -78,8 +78,17 @@ def test_resnet18_and_resnext29_for_small_images():
 
 
 def test_resnet9_by_hand():
-    convolutions = [(1, 64, 28), (64, 64, 14), (64, 64, 14), (64, 128, 14), (128, 128, 7), (128, 128, 7),
-                    (128, 256, 7), (256, 256, 3), (256, 256, 3)]  # channels in and out, side of the map
+    convolutions = [
+        (1, 64, 28),
+        (64, 64, 14),
+        (64, 64, 14),
+        (64, 128, 14),
+        (128, 128, 7),
+        (128, 128, 7),
+        (128, 256, 7),
+        (256, 256, 3),
+        (256, 256, 3),
+    ]  # channels in and out, side of the map
     weights = [9 * before * after for before, after, _ in convolutions]
     cost = counted("resnet9")
     assert cost.params == sum(weights) + 2 * sum(after for _, after, _ in convolutions) + 256 * 10 + 10

@@ -12,7 +12,7 @@ nothing of it is published.
 from torch import nn
 
 from lenext.models.resnet import Basic
-from lenext.models.variant import LAYER_OPTIONS, Shape, Variant
+from lenext.models.variant import Shape, Variant
 from lenext.nn import HEAD_STD, Layers, he
 
 CHANNELS = (64, 128, 256)  # of the stages
