@@ -38,7 +38,8 @@ SETTINGS: dict[str, list[str]] = {"3m": [], "7m": [], "25m": []}
 SEEDS = (0, 1, 2)
 USUAL = "usual"
 USUAL_SECONDS = parse_seconds("25m")
-USUAL_EPOCHS = 15  # about what the usual script has time for; its schedule needs a number
+USUAL_BATCH = 128
+PROBE_STEPS = 12
 MEAN, STD = 0.2860, 0.3530  # of the training images, as every tutorial has them
 
 
@@ -89,39 +90,62 @@ def usual(data: Dataset, seed: int, enough: float) -> dict[str, Any]:
         for key in ("images", "labels")
     )
     train = DataLoader(
-        PerSample(images, labels, training=True), 128, shuffle=True, num_workers=2, persistent_workers=True
+        PerSample(images, labels, training=True), USUAL_BATCH, shuffle=True, num_workers=2, persistent_workers=True
     )
     test = DataLoader(PerSample(data.test.images, data.test.labels, training=False), 500, num_workers=2)
-    network = resnet18(num_classes=10)
-    network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
+    network = usual_network()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=USUAL_EPOCHS * len(train))
-    loss_of = nn.CrossEntropyLoss()
-    seconds, curve = 0.0, []
-    while seconds < USUAL_SECONDS and len(curve) < USUAL_EPOCHS:
+    # A schedule that ends with its time, which people find by trying; their trials are not counted here
+    steps = round(USUAL_SECONDS / seconds_per_step(train))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+    seconds, done, curve = 0.0, 0, []
+    while seconds < USUAL_SECONDS and done < steps:
         network.train()
-        start, steps = time.perf_counter(), 0
+        start = time.perf_counter()
         for inputs, targets in train:
-            loss = loss_of(network(inputs), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            usual_step(network, optimizer, inputs, targets)
             schedule.step()
-            steps += 1
-            if seconds + time.perf_counter() - start > USUAL_SECONDS:
+            done += 1
+            if done == steps or seconds + time.perf_counter() - start > USUAL_SECONDS:
                 break
         seconds += time.perf_counter() - start
         network.eval()
         with torch.inference_mode():
             right = sum(int((network(inputs).argmax(1) == targets).sum()) for inputs, targets in test)
-        epochs = len(curve) + steps / len(train)
-        curve.append({"epochs": round(epochs, 2), "seconds": round(seconds, 1), "accuracy": right / len(data.test)})
+        curve.append({"epochs": round(done / len(train), 2), "seconds": round(seconds, 1),
+                      "accuracy": right / len(data.test)})  # fmt: skip
         print(USUAL, seed, curve[-1], flush=True)
         if curve[-1]["accuracy"] >= enough:
             break
     return {"accuracy": max(row["accuracy"] for row in curve), "seconds": round(seconds, 1), "curve": curve,
             "params": sum(p.numel() for p in network.parameters())}  # fmt: skip
+
+
+def usual_network() -> nn.Module:
+    network = resnet18(num_classes=10)
+    network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+def usual_step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: torch.Tensor, targets: torch.Tensor
+) -> None:
+    loss = nn.functional.cross_entropy(network(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def seconds_per_step(train: DataLoader[tuple[torch.Tensor, int]]) -> float:
+    network = usual_network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    batches, seconds = iter(train), []
+    for _ in range(PROBE_STEPS):
+        start = time.perf_counter()
+        usual_step(network, optimizer, *next(batches))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def summarise(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
