@@ -33,7 +33,8 @@ class Classifier(Protocol):
 class ConvNet(nn.Module):
     """A network as a classifier. Its first layer turns bytes into numbers, so that no caller has to know how.
 
-    `mean` and `std` are float32 [C], in units of the pixel values 0-255.
+    `mean` and `std` are float32 [C], in units of the pixel values 0-255. With `mirror` it judges an image by its mirror
+    image too.
     """
 
     mean: Tensor
@@ -47,32 +48,46 @@ class ConvNet(nn.Module):
         *,
         mean: NDArray[np.float32],
         std: NDArray[np.float32],
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         # The layout that convolutions are fastest in; images arrive in it (see forward)
         self.network = network.to(memory_format=torch.channels_last)
         self.classes = classes
         self.preprocess = preprocess
+        self.mirror = mirror
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
         self.register_buffer("std", torch.from_numpy(std.astype(np.float32)))
 
     @functools.cached_property
     def cost(self) -> Count:
-        """Parameters, and multiply-adds per image."""
+        """Parameters, and multiply-adds per image of one pass through the network."""
         return count(self.network, channels=self.preprocess.channels, size=self.preprocess.size)
 
+    @property
+    def macs(self) -> int:
+        """Multiply-adds to classify an image: of two passes where its mirror image is looked at too."""
+        return self.cost.macs * (2 if self.mirror else 1)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 [N, H, W, C] to logits [N, K]."""
+        """Images uint8 [N, H, W, C] to logits [N, K].
+
+        With `mirror`, in evaluation, to the mean of the image's and its mirror image's (Krizhevsky et al. 2012, section
+        4.1, for one crop). Of the logits, as the result is logits again for a loss, a temperature, an exported graph;
+        the mean of probabilities chooses no better (benchmarks/results/resnet9_search.json has both).
+        """
         # A permuted view of bytes in this order is channels-last already: nothing is copied
         normal = (images.permute(0, 3, 1, 2).float() - self.mean[:, None, None]) / self.std[:, None, None]
         logits: Tensor = self.network(normal)
+        if self.mirror and not self.training:
+            logits = (logits + self.network(normal.flip(3))) / 2
         return logits
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 [N, H, W, C] to scores float32 [N, K], in float32 and in batches of bounded size."""
         self.eval()
         device = self.mean.device
-        with torch.inference_mode(), threads_for(self.cost.macs * min(len(images), PREDICT_BATCH)):
+        with torch.inference_mode(), threads_for(self.macs * min(len(images), PREDICT_BATCH)):
             batches = [
                 self(torch.from_numpy(images[start : start + PREDICT_BATCH]).to(device)).float().cpu().numpy()
                 for start in range(0, len(images), PREDICT_BATCH)

@@ -180,7 +180,8 @@ def overview() -> list[dict[str, Any]]:
 def _count(model: Model, shape: Mapping[str, int], *, training: bool) -> Count:
     with without_memory():
         network = build_model(without_weights(validate(model, "model")), **shape)
-    return count(network, channels=shape["channels"], size=shape["size"], training=training)
+    counted = count(network, channels=shape["channels"], size=shape["size"], training=training)
+    return counted.twice() if model.mirror else counted
 
 
 def _classical_cost(name: str, sections: Mapping[str, Any], classes: int, channels: int, size: int) -> Count:

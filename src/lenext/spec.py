@@ -53,6 +53,7 @@ class Model:
     groups: int | None = None  # of the k×k convolutions but the first
     group_width: int | None = None  # ResNeXt: channels of a group in the first stage
     layout: Literal["large", "small"] | None = None  # for photographs or for small images; None: by their size
+    mirror: bool = False  # an image's scores are the mean of its own and its mirror image's
     weights: str | None = None  # to begin with: a .pth or .safetensors file, or the name of published ones
 
 

@@ -7,7 +7,7 @@ asked for, once in training, with an eye on what autograd keeps for the backward
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,6 +69,13 @@ class Count:
     @property
     def flops(self) -> int:
         return 2 * self.macs
+
+    def twice(self) -> "Count":
+        """That of two passes in evaluation, one after the other, as over an image and its mirror image."""
+        again = [replace(layer, params=0, kept_bytes=layer.kept_bytes and 0) for layer in self.layers]
+        evaluated = [layer for layer in again if layer.output_bytes]  # the others run in training only
+        uncounted = {name: 2 * calls for name, calls in self.uncounted.items()}
+        return replace(self, macs=2 * self.macs, uncounted=uncounted, layers=(*self.layers, *evaluated))
 
 
 def count(network: nn.Module, *, channels: int, size: int, training: bool = False) -> Count:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lenext.errors import UsageError
-from lenext.models import alexnet, googlenet, inception, lenet, published, resnet, softmax, vgg, weights
+from lenext.models import alexnet, googlenet, inception, lenet, published, resnet, resnet9, softmax, vgg, weights
 from lenext.models.published import Pretrained
 from lenext.models.variant import Published, Shape, Variant
 from lenext.models.weights import heads
@@ -24,6 +24,7 @@ VARIANTS: dict[str, Variant] = {
     **googlenet.VARIANTS,
     **inception.VARIANTS,
     **resnet.VARIANTS,
+    **resnet9.VARIANTS,
 }
 
 __all__ = [
@@ -66,7 +67,11 @@ def build(
     """
     if isinstance(given := options.get("weights"), os.PathLike):
         options["weights"] = os.fspath(given)
-    return build_model(_model(name, options), classes=classes, channels=channels, size=size)
+    model = _model(name, options)
+    if model.mirror:
+        raise UsageError(f"{name}: given mirror=True for a network alone; accepted: of a classifier, as lenext.train "
+                         'makes with settings={"model": {"mirror": True}}')  # fmt: skip
+    return build_model(model, classes=classes, channels=channels, size=size)
 
 
 def build_model(
@@ -144,7 +149,8 @@ def layers_of(model: Model) -> Layers:
     given = {
         field.name: value
         for field in fields(model)
-        if (value := getattr(model, field.name)) != getattr(defaults, field.name) and field.name != "weights"
+        if (value := getattr(model, field.name)) != getattr(defaults, field.name)
+        and field.name not in ("mirror", "weights")  # which are not of the layers
     }
     for option, value in given.items():
         if option not in row.options:

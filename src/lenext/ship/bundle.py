@@ -189,7 +189,8 @@ def _classifier(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Cl
     if model_spec.name in RUNGS:
         return Classical.from_arrays(arrays, from_dict(Run, metadata["run"]), classes, settings)
     network = build_model(model_spec, classes=len(classes), channels=settings.channels, size=settings.size)
-    model = ConvNet(without_auxiliary(network), classes, settings, mean=arrays["mean"], std=arrays["std"])
+    network = without_auxiliary(network)
+    model = ConvNet(network, classes, settings, mean=arrays["mean"], std=arrays["std"], mirror=model_spec.mirror)
     model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return model.eval()
 

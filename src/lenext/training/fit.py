@@ -30,7 +30,7 @@ class Fitted:
 
     model: ConvNet
     params: int
-    macs: int  # of a forward pass of one image
+    macs: int  # to classify an image
     precision: str
     peak_macs: float  # per second, of a matrix product in that precision
     predicted_seconds: float  # on the run's clock at the end of training, as foreseen at its start
@@ -72,7 +72,7 @@ def fit(
         mean, std = pixel_statistics(data.train.images)
     precision = choose_precision(run.precision, choose_device())
     peak = peak_macs(precision.dtype, precision.device)
-    model = ConvNet(network, data.classes, settings, mean=mean, std=std)
+    model = ConvNet(network, data.classes, settings, mean=mean, std=std, mirror=run.model.mirror)
     cost = model.cost
     recipe, batch_size = _of_all_workers(run.recipe, world, most=max(1, len(data.train) // LEAST_STEPS))
     if recipe.sync_batch_norm and world.size > 1:
@@ -123,7 +123,7 @@ def fit(
     return Fitted(
         model=trainer.model,
         params=cost.params,
-        macs=cost.macs,
+        macs=model.macs,
         precision=precision.name,
         peak_macs=peak,
         predicted_seconds=predicted_seconds,

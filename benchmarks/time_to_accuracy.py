@@ -1,0 +1,187 @@
+"""Test accuracy on Fashion-MNIST after 3, 7 and 25 minutes, everything included; and how long the usual script takes.
+
+    python benchmarks/time_to_accuracy.py 3m 0 1 2      # one budget, three seeds; so also 7m and 25m
+    python benchmarks/time_to_accuracy.py usual 0       # torchvision's resnet18 as people write it
+    python benchmarks/time_to_accuracy.py               # all that is not there yet
+    python benchmarks/time_to_accuracy.py --again 3m 0  # also what is there
+
+Ours: `lenext.train` with a budget, from reading the images to the written report; 54,000 images to train on (or what
+the settings below say), the rest to choose on, 10,000 to judge. The usual script: resnet18 with a 3×3 stem and no
+max pooling, float32, transforms per sample in a DataLoader with two workers, SGD with one cycle; it trains on all
+60,000 and looks at the test images after every epoch, which its time does not include, until it passes what ours
+reached in the longest budget or as much time has gone by. Rows are added one by one to results/time_to_accuracy.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.models import resnet18
+from torchvision.transforms import v2
+
+import lenext
+from lenext.data import Dataset, prepare
+from lenext.spec import Data, parse_seconds, parse_sets
+from results import RESULTS, write
+
+TARGETS = {"3m": 0.930, "7m": 0.940, "25m": 0.950}
+SETTINGS: dict[str, list[str]] = {"3m": [], "7m": [], "25m": []}
+SEEDS = (0, 1, 2)
+USUAL = "usual"
+USUAL_SECONDS = parse_seconds("25m")
+USUAL_BATCH = 128
+PROBE_STEPS = 12
+MEAN, STD = 0.2860, 0.3530  # of the training images, as every tutorial has them
+
+
+def ours(budget: str, seed: int) -> dict[str, Any]:
+    """A row: one run as a user would start it."""
+    sets = SETTINGS[budget]
+    with tempfile.TemporaryDirectory() as folder:
+        result = lenext.train(
+            "fashion-mnist", model="resnet9", budget=budget, seed=seed, settings=parse_sets(sets),
+            out=Path(folder, "run"),
+        )  # fmt: skip
+        actual = json.loads((result.root / "estimate.json").read_text())["actual"]
+    options = "".join(f" --set {one}" for one in sets)
+    return {
+        "command": f"lenext train fashion-mnist --model resnet9 --budget {budget} --seed {seed}{options}",
+        "accuracy": round(result.accuracy, 4),
+        "val_accuracy": round(result.summary["val_accuracy"], 4),
+        "seconds": result.seconds,
+        "train_seconds": result.summary["train_seconds"],
+        "epochs": round(actual["epochs"], 2),
+        "best_epoch": result.summary["best_epoch"],
+        "params": result.summary["params"],
+        "macs": result.summary["macs"],
+    }
+
+
+class PerSample(TorchDataset):
+    """The usual data set: an image is transformed and made a tensor when it is asked for."""
+
+    def __init__(self, images: Any, labels: Any, *, training: bool) -> None:
+        self.images, self.labels = images[..., 0], labels
+        varied = [v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip()] if training else []
+        tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([MEAN], [STD])]
+        self.transform = v2.Compose([*varied, *tensor])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def usual(data: Dataset, seed: int, enough: float) -> dict[str, Any]:
+    """A row: accuracy on the test images after each epoch, until it is `enough` or time is up."""
+    torch.manual_seed(seed)
+    images, labels = (
+        torch.cat([torch.from_numpy(getattr(part, key)) for part in (data.train, data.val)]).numpy()
+        for key in ("images", "labels")
+    )
+    train = DataLoader(
+        PerSample(images, labels, training=True), USUAL_BATCH, shuffle=True, num_workers=2, persistent_workers=True
+    )
+    test = DataLoader(PerSample(data.test.images, data.test.labels, training=False), 500, num_workers=2)
+    network = usual_network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    # A schedule that ends with its time, which people find by trying; their trials are not counted here
+    steps = round(USUAL_SECONDS / seconds_per_step(train))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+    seconds, done, curve = 0.0, 0, []
+    while seconds < USUAL_SECONDS and done < steps:
+        network.train()
+        start = time.perf_counter()
+        for inputs, targets in train:
+            usual_step(network, optimizer, inputs, targets)
+            schedule.step()
+            done += 1
+            if done == steps or seconds + time.perf_counter() - start > USUAL_SECONDS:
+                break
+        seconds += time.perf_counter() - start
+        network.eval()
+        with torch.inference_mode():
+            right = sum(int((network(inputs).argmax(1) == targets).sum()) for inputs, targets in test)
+        curve.append({"epochs": round(done / len(train), 2), "seconds": round(seconds, 1),
+                      "accuracy": right / len(data.test)})  # fmt: skip
+        print(USUAL, seed, curve[-1], flush=True)
+        if curve[-1]["accuracy"] >= enough:
+            break
+    return {"accuracy": max(row["accuracy"] for row in curve), "seconds": round(seconds, 1), "curve": curve,
+            "params": sum(p.numel() for p in network.parameters())}  # fmt: skip
+
+
+def usual_network() -> nn.Module:
+    network = resnet18(num_classes=10)
+    network.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    return network
+
+
+def usual_step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, inputs: torch.Tensor, targets: torch.Tensor
+) -> None:
+    loss = nn.functional.cross_entropy(network(inputs), targets)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def seconds_per_step(train: DataLoader[tuple[torch.Tensor, int]]) -> float:
+    network = usual_network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    batches, seconds = iter(train), []
+    for _ in range(PROBE_STEPS):
+        start = time.perf_counter()
+        usual_step(network, optimizer, *next(batches))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def summarise(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds, and whether the target is met."""
+    summary = {}
+    for budget, seeds in rows.items():
+        figures = [row["accuracy"] for row in seeds.values()]
+        mean = statistics.fmean(figures)
+        summary[budget] = {
+            "accuracy": round(mean, 5),
+            "spread": round(statistics.stdev(figures), 5) if len(figures) > 1 else None,
+            "seconds": round(max(row["seconds"] for row in seeds.values()), 1),
+        }
+        if budget in TARGETS:
+            summary[budget] |= {"target": TARGETS[budget], "met": mean >= TARGETS[budget]}
+    return summary
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", nargs="?", choices=[*TARGETS, USUAL])
+    parser.add_argument("seeds", nargs="*", type=int, default=SEEDS)
+    parser.add_argument("--again", action="store_true")
+    arguments = parser.parse_args()
+    path = RESULTS / "time_to_accuracy.json"
+    rows = json.loads(path.read_text())["fashion-mnist"] if path.exists() else {}
+    for what in [arguments.what] if arguments.what else [*TARGETS, USUAL]:
+        for seed in arguments.seeds:
+            if str(seed) in rows.get(what, {}) and not arguments.again:
+                continue
+            if what == USUAL:
+                reached = [row["accuracy"] for row in rows.get("25m", {}).values()]
+                enough = statistics.fmean(reached) if reached else TARGETS["25m"]
+                row = usual(prepare(Data("fashion-mnist")), seed, enough)
+            else:
+                row = ours(what, seed)
+            rows.setdefault(what, {})[str(seed)] = row
+            print(what, seed, row, flush=True)
+            write("time_to_accuracy", {"summary": summarise(rows), "fashion-mnist": rows})

@@ -1,0 +1,63 @@
+"""ResNet-9: the residual network for small images that is good soonest.
+
+Page, How to Train Your ResNet, 2018, won DAWNBench on CIFAR-10 with nine layers: what counts for time to accuracy is
+how little is computed at full resolution, how wide the last stages are, and a schedule that fits; depth beyond a
+residual block a stage only costs. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024 (airbench), goes on in
+the same way. The blocks are those of He et al. 2016.
+
+This one is our own, found by a measured search on Fashion-MNIST (benchmarks/resnet9_search.py, with its results), so
+nothing of it is published.
+"""
+
+from torch import Tensor, nn
+
+from lenext.models.resnet import Basic
+from lenext.models.variant import Shape, Variant
+from lenext.nn import HEAD_STD, Layers, he
+
+CHANNELS = (64, 128, 256)  # of the stages
+
+
+class Scale(nn.Module):
+    """A factor on what comes in.
+
+    Maxima over a map are large, and with them the head's first steps: unscaled, the loss goes up to 12 and down again
+    (Page has the factor on the logits).
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def resnet9(shape: Shape, layers: Layers) -> nn.Module:
+    """Images float [N, C, H, W] to logits [N, classes].
+
+    A stage is a 3×3 convolution to its width, 2×2 pooling and a block; the head sees the largest of each channel.
+    """
+    stages: list[nn.Module] = []
+    before = shape.channels
+    for published in CHANNELS:
+        width = layers.channels(published)
+        stages.append(
+            nn.Sequential(
+                layers.conv(before, width, 3, bias=layers.norm == "none", first=not stages),
+                layers.normalise(width),
+                layers.activate(),
+                layers.pool(2, stride=2),
+                Basic(width, width, width, 1, residual=True, layers=layers),
+            )
+        )
+        before = width
+    head = (nn.AdaptiveMaxPool2d(1), nn.Flatten(), Scale(1 / 8), layers.drop(), nn.Linear(before, shape.classes))
+    return he(nn.Sequential(*stages, *head), "fan_out", head_std=HEAD_STD)
+
+
+_PAPER = "Page, How to Train Your ResNet, 2018; He et al., Deep Residual Learning for Image Recognition, 2016"
+
+VARIANTS = {
+    "resnet9": Variant("ResNet", 2018, _PAPER, resnet9, 10, 1, 28, layers=Layers(norm="batch")),
+}
