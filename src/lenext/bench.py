@@ -151,7 +151,11 @@ def _network(
     middle = np.full(shape["channels"], 127.5, np.float32)
     preprocess = from_dict(Preprocess, {"size": shape["size"], "channels": shape["channels"]})
     names = tuple(map(str, range(shape["classes"])))
-    return run, ConvNet(network, names, preprocess, mean=middle, std=np.full_like(middle, 64.0)).to(precision.device), precision
+    return (
+        run,
+        ConvNet(network, names, preprocess, mean=middle, std=np.full_like(middle, 64.0)).to(precision.device),
+        precision,
+    )
 
 
 def _random_images(classifier: ConvNet, n: int) -> Subset:
