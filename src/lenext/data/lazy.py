@@ -15,7 +15,7 @@ from lenext.data.packed import Pack
 from lenext.data.preprocess import Pixels, Preprocess, decode, fit
 from lenext.data.storage import is_url
 
-_FEW = 4  # images that are not worth a thread
+_CHUNK = 8  # images that one thread decodes at a time
 _REQUESTS = 8  # to a store at the same time, for each core
 
 
@@ -59,17 +59,20 @@ class LazyImages:
         if rows.ndim == 0:
             return self.pack.picture(int(rows), self.settings)
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        places = [slice(first, first + _CHUNK) for first in range(0, len(rows), _CHUNK)]
+        with ThreadPoolExecutor(self.threads) as pool:
+            for place, images in zip(places, pool.map(lambda place: self._decoded(rows[place]), places), strict=True):
+                out[place] = images
+        return out
 
-        def decode(place: int) -> None:
-            out[place] = self.pack.picture(int(rows[place]), self.settings)
+    def decoded(self, indices: NDArray[np.int64]) -> Pixels:
+        """The same as by an array of indices, in the thread that calls."""
+        return self._decoded(self.rows[indices])
 
-        if len(rows) <= _FEW:
-            for place in range(len(rows)):
-                decode(place)
-        else:
-            with ThreadPoolExecutor(self.threads) as pool:
-                for _ in pool.map(decode, range(len(rows))):
-                    pass
+    def _decoded(self, rows: NDArray[np.int64]) -> Pixels:
+        out = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            out[place] = self.pack.picture(row, self.settings)
         return out
 
     def resized_crops(self, indices: NDArray[np.int64], least: float, *, seed: int, epoch: int) -> Pixels:

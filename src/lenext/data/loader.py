@@ -154,11 +154,13 @@ class Loader:
 
     def _augmented(self, indices: NDArray[np.int64], epoch: int) -> Pixels:
         images, settings = self.subset.images, self.augment
-        if isinstance(images, LazyImages) and settings.crop_area < 1:
+        if not isinstance(images, LazyImages):
+            pixels = images[indices]
+        elif settings.crop_area < 1:
             pixels = images.resized_crops(indices, settings.crop_area, seed=self.seed, epoch=epoch)
             settings = replace(settings, crop_area=1.0)
         else:
-            pixels = images[indices]
+            pixels = images.decoded(indices)
         return augment(pixels, settings, seed=self.seed, epoch=epoch, indices=indices, fill=self.fill)
 
 
