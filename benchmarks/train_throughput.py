@@ -85,6 +85,7 @@ def lenet_way(way: str) -> Callable[[], int]:
     import torch
     import torch.nn.functional as F
     from PIL import Image
+    from torch import nn
     from torch.utils.data import DataLoader
     from torch.utils.data import Dataset as TorchDataset
     from torchvision.transforms import v2
@@ -102,8 +103,8 @@ def lenet_way(way: str) -> Callable[[], int]:
         keep_memory()
     data = prepare(Data("fashion-mnist"))
     mean, std = pixel_statistics(data.train.images)
-    network = build(LENET, classes=10, channels=1, size=28)
     if way == "lenext":
+        network = build(LENET, classes=10, channels=1, size=28)
         recipe = dataclasses.replace(RECIPES[LENET], augment=Augment(shift=2, flip=True), batch_size=LENET_BATCH)
         model = ConvNet(network, data.classes, data.preprocess, mean=mean, std=std)
         trainer = Trainer(model, recipe, choose_precision("auto", choose_device()), batch_size=LENET_BATCH, seed=0)
@@ -115,6 +116,12 @@ def lenet_way(way: str) -> Callable[[], int]:
             return LENET_BATCH
 
         return our_step
+
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
 
     class PerSample(TorchDataset):
         """The usual data set: an image is decoded, transformed and made a tensor when it is asked for."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lenext.models import build
-from lenext.nn import Units, missing_kernels, normalise_and_activate
+from lenext.nn import Units, missing_kernels, normalise_and_activate, pool_and_activate
 
 ROUNDING = 2**-9  # the largest relative error of one rounding to bfloat16
 
@@ -97,10 +97,12 @@ def test_the_same_to_the_last_bit_again():
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext29_2x8d", "vgg11_bn", "googlenet", "plain20"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnext29_2x8d", "vgg11_bn", "vgg11", "googlenet", "plain20", "lenet_relu"]
+)
 def test_a_network_learns_the_same_as_from_the_operations_one_by_one(name, monkeypatch):
     torch.manual_seed(0)
-    network = build(name, classes=10, channels=1, size=32, width=0.25, dropout=0.0)
+    network = build(name, classes=10, channels=1, size=32, width=0.5, dropout=0.0)
     network = network.to(memory_format=torch.channels_last).train()
     images = torch.randn(32, 1, 32, 32).to(memory_format=torch.channels_last)
 
@@ -116,6 +118,48 @@ def test_a_network_learns_the_same_as_from_the_operations_one_by_one(name, monke
     monkeypatch.setattr("lenext.nn.fused.missing_kernels", lambda: "as on a machine without a compiler")
     plain = gradients()
     assert torch.nn.functional.cosine_similarity(fused, plain, dim=0) > 0.98
+
+
+@needs_kernels
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(4, 8, 28, 28), (3, 24, 7, 5), (2, 16, 2, 3), (5, 3, 9, 8), (2, 64, 14, 14)])
+def test_max_pooling_is_torchs_to_the_last_bit(shape, relu):
+    x = maps(*shape, centre=-1.0)
+    x[0, 0, :2, :2] = 1.5  # the first of equals
+    x[-1, 1, 0, 1] = float("-nan")
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    ours = pool_and_activate(a, nn.MaxPool2d(2), nn.ReLU() if relu else None)
+    theirs = nn.MaxPool2d(2)(b).relu() if relu else nn.MaxPool2d(2)(b)
+    assert torch.equal(ours.nan_to_num(-77), theirs.nan_to_num(-77))
+    assert ours[-1, 1, 0, 0].isnan()
+    gradient = maps(*ours.shape, seed=3)
+    ours.backward(gradient)
+    theirs.backward(gradient)
+    assert torch.equal(a.grad, b.grad)
+
+
+@needs_kernels
+def test_relu_before_pooling_gives_what_it_gives_after():
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 12, 12).to(memory_format=torch.channels_last)
+    layers = [nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last), nn.ReLU(), nn.MaxPool2d(2)]
+    gradients = []
+    for sequence in (Units(*layers), nn.Sequential(*layers)):
+        sequence.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = sequence(images)
+        out.float().square().sum().backward()
+        gradients.append([out, layers[0].weight.grad.clone()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(3, 2), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, ceil_mode=True)]
+)
+def test_other_poolings_are_left_to_torch(pool):
+    x = maps(2, 8, 9, 9)
+    assert torch.equal(pool_and_activate(x, pool, nn.ReLU()), pool(x).relu())
 
 
 def test_units_in_float32_and_in_evaluation_are_a_sequence():

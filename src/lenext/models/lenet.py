@@ -11,14 +11,14 @@ changes that AlexNet made later, ReLU and max pooling, and nothing else.
 from torch import nn
 
 from lenext.models.variant import Shape, Variant
-from lenext.nn import AlignedConv2d, Layers, conv_output, he, xavier
+from lenext.nn import AlignedConv2d, Layers, Units, conv_output, he, xavier
 
 
 def lenet(shape: Shape, layers: Layers) -> nn.Module:
     """Images float [N, channels, size, size] to logits [N, classes]."""
     six, sixteen, wide, narrow = (layers.channels(n) for n in (6, 16, 120, 84))
     side = conv_output(conv_output(shape.size, 5, padding=2) // 2, 5) // 2
-    network = nn.Sequential(
+    network = Units(
         _conv(layers, shape.channels, six, padding=2, first=True),
         *_activate_and_pool(layers, six),
         _conv(layers, six, sixteen, padding=0),

@@ -1,6 +1,6 @@
 """What networks are made of: layers, shape arithmetic, initialisation."""
 
-from lenext.nn.fused import Units, missing_kernels, normalise_and_activate
+from lenext.nn.fused import Units, missing_kernels, normalise_and_activate, pool_and_activate
 from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
@@ -21,6 +21,7 @@ __all__ = [
     "missing_kernels",
     "normalise_and_activate",
     "on_threads",
+    "pool_and_activate",
     "share_out",
     "synchronise",
     "threads_for",

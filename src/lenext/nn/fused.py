@@ -1,13 +1,11 @@
-"""Batch norm, the addition of a residual, and ReLU, in as few passes over memory as there can be.
+"""What stands between convolutions, in as few passes over memory as there can be.
 
-Each of these operations alone waits for memory. Together they read a map twice and write it once, forward as backward,
-in bfloat16; what that is worth stands in docs/speed.md. Elsewhere (in another precision, on a GPU, without a C
-compiler, in evaluation) they are torch's own.
+Batch norm, the addition of a residual and ReLU each wait for memory alone. Together they read a map twice and write it
+once, forward as backward, in bfloat16; and max pooling takes the ReLU beside it along. What that is worth stands in
+docs/speed.md. Elsewhere (in another precision, on a GPU, without a C compiler, in evaluation) they are torch's own.
 """
 
-import ctypes
 import functools
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lenext.nn import kernels
+from lenext.nn.layers import BatchNorm2d
 
 _NOTHING, _RELU, _ADDITION_AND_RELU = 0, 1, 2  # that follows, as in batch_norm.c
 
@@ -35,18 +34,34 @@ def normalise_and_activate(
     return x if activation is None else activation(x)
 
 
+def pool_and_activate(x: Tensor, pool: nn.MaxPool2d, activation: nn.ReLU | None = None) -> Tensor:
+    """Max pooling, and ReLU before or after it, which gives the same; float [N, C, H, W], which may be overwritten."""
+    if _pools(x, pool):
+        pooled: Tensor = _MaxPool.apply(x, activation is not None)
+        return pooled
+    x = pool(x)
+    return x if activation is None else activation(x)
+
+
 class Units(nn.Sequential):
-    """Layers one after another, each norm together with the activation that follows it."""
+    """Layers one after another, where batch norm and max pooling are done together with the ReLU beside them."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         x, layers = input, list(self)
         while layers:
-            layer = layers.pop(0)
-            if isinstance(layer, nn.BatchNorm2d):
-                follows = bool(layers) and isinstance(layers[0], nn.ReLU)
-                x = normalise_and_activate(x, layer, layers.pop(0) if follows else None)
-            else:
-                x = layer(x)
+            match layers:
+                case [nn.BatchNorm2d() as norm, nn.ReLU() as relu, *layers]:
+                    x = normalise_and_activate(x, norm, relu)
+                case [nn.BatchNorm2d() as norm, *layers]:
+                    x = normalise_and_activate(x, norm, None)
+                case [nn.MaxPool2d() as pool, nn.ReLU() as relu, *layers]:
+                    x = pool_and_activate(x, pool, relu)
+                case [nn.ReLU() as relu, nn.MaxPool2d() as pool, *layers]:
+                    x = pool_and_activate(x, pool, relu)
+                case [nn.MaxPool2d() as pool, *layers]:
+                    x = pool_and_activate(x, pool)
+                case [layer, *layers]:
+                    x = layer(x)
         return x
 
 
@@ -54,7 +69,8 @@ class Units(nn.Sequential):
 def missing_kernels() -> str | None:
     """Why the fused kernels cannot be had on this machine, or None where they can."""
     try:
-        kernels.load("batch_norm")
+        for name in ("batch_norm", "max_pool"):
+            kernels.load(name)
     except kernels.NotCompiledError as error:
         return str(error)
     return None
@@ -63,13 +79,37 @@ def missing_kernels() -> str | None:
 def _fuses(x: Tensor, norm: nn.BatchNorm2d) -> bool:
     return (
         norm.training
-        and x.dtype == torch.bfloat16
-        and x.device.type == "cpu"
-        and x.is_contiguous(memory_format=torch.channels_last)
+        and type(norm).forward in (nn.BatchNorm2d.forward, BatchNorm2d.forward)  # not one over several workers
         and x.numel() > x.shape[1]  # else there is nothing to normalise over, as the norm itself will say
         and norm.affine
         and norm.running_mean is not None
         and norm.momentum is not None
+        and _is_for_kernels(x)
+    )
+
+
+def _pools(x: Tensor, pool: nn.MaxPool2d) -> bool:
+    return (
+        pool.training
+        and all(_both(side) == (2, 2) for side in (pool.kernel_size, pool.stride))
+        and _both(pool.padding) == (0, 0)
+        and _both(pool.dilation) == (1, 1)
+        and not pool.ceil_mode
+        and not pool.return_indices
+        and min(x.shape[2:]) >= 2  # else nothing would be left, as the layer itself will say
+        and _is_for_kernels(x)
+    )
+
+
+def _both(sides: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (sides, sides) if isinstance(sides, int) else tuple(sides)
+
+
+def _is_for_kernels(x: Tensor) -> bool:
+    return (
+        x.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=torch.channels_last)
         and missing_kernels() is None
     )
 
@@ -92,14 +132,10 @@ class _BatchNorm(torch.autograd.Function):
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)
         y, (mean, inverse) = torch.empty_like(x), torch.empty(2, x.shape[1])
-        _call(
-            "forward",
-            (x, residual, y),
-            x,
-            (weight, bias, norm.running_mean, norm.running_var),
-            (ctypes.c_float(norm.momentum), ctypes.c_float(norm.eps), following),
-            (mean, inverse),
-        )
+        channels = x.shape[1]
+        kernels.call("batch_norm", "forward", x, residual, y, x.numel() // channels, channels, weight, bias,
+                     norm.running_mean, norm.running_var, norm.momentum, norm.eps, following,
+                     mean, inverse)  # fmt: skip
         norm.num_batches_tracked += 1
         ctx.following = following
         ctx.save_for_backward(x, None if residual is None else y, mean, inverse, weight, bias)
@@ -109,44 +145,40 @@ class _BatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, mean, inverse, weight, bias = ctx.saved_tensors
-        gradient = gradient.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        channels = x.shape[1]
         of_x = torch.empty_like(x)
         of_residual = None if y is None else torch.empty_like(x)
         of_weight, of_bias = torch.empty(2, x.shape[1])
-        _call(
-            "backward",
-            (gradient, x, y, of_x, of_residual),
-            x,
-            (weight, bias, mean, inverse),
-            (ctx.following,),
-            (of_weight, of_bias),
-        )
+        kernels.call("batch_norm", "backward", _as_map(gradient), x, y, of_x, of_residual, x.numel() // channels,
+                     channels, weight, bias, mean, inverse, ctx.following, of_weight, of_bias)  # fmt: skip
         return of_x, of_residual, of_weight, of_bias, None, None
 
 
-def _call(
-    function: str,
-    maps: Iterable[Tensor | None],
-    x: Tensor,
-    given: Iterable[Tensor],
-    settings: Iterable[Any],
-    made: Iterable[Tensor],
-) -> None:
-    """Calls the kernel, whose arguments are maps, their rows and channels, vectors, settings, vectors, threads."""
-    channels = x.shape[1]
-    rows = x.numel() // channels
-    failed = getattr(kernels.load("batch_norm"), function)(
-        *map(_address, maps),
-        ctypes.c_int64(rows),
-        ctypes.c_int64(channels),
-        *map(_address, given),
-        *settings,
-        *map(_address, made),
-        torch.get_num_threads(),
-    )
-    if failed:
-        raise MemoryError("cannot allocate memory for batch norm")
+class _MaxPool(torch.autograd.Function):
+    """2×2, stride 2, with ReLU or without; see max_pool.c."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, relu: bool) -> Tensor:  # noqa: FBT001 (autograd takes no names)
+        n, channels, height, width = x.shape
+        y = _empty_map(n, channels, height // 2, width // 2)
+        which = torch.empty(n, height // 2, width // 2, channels, dtype=torch.uint8)
+        kernels.call("max_pool", "forward", x, y, which, n, height, width, channels, int(relu))
+        ctx.save_for_backward(which)
+        ctx.shape = x.shape
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (which,), (n, channels, height, width) = ctx.saved_tensors, ctx.shape
+        of_x = _empty_map(n, channels, height, width)
+        kernels.call("max_pool", "backward", _as_map(gradient), which, of_x, n, height, width, channels)
+        return of_x, None
 
 
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _empty_map(n: int, channels: int, height: int, width: int) -> Tensor:
+    return torch.empty(n, height, width, channels, dtype=torch.bfloat16).permute(0, 3, 1, 2)
+
+
+def _as_map(gradient: Tensor) -> Tensor:
+    return gradient.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)

@@ -13,6 +13,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 _X86_FLAGS = ("-mprefer-vector-width=512",)
@@ -44,6 +48,26 @@ def load(name: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise NotCompiledError(str(error)) from error
+
+
+def call(name: str, function: str, *arguments: Tensor | float | None) -> None:
+    """Calls a kernel on so many threads as torch is set to, which is its last argument.
+
+    Tensors are passed as their addresses, None as that of nothing. Raises MemoryError where the kernel has too little.
+    """
+    if getattr(load(name), function)(*map(_passed, arguments), ctypes.c_int(torch.get_num_threads())):
+        raise MemoryError(f"cannot allocate memory for {name}")
+
+
+def _passed(argument: Tensor | float | None) -> Any:
+    match argument:
+        case None:
+            return ctypes.c_void_p(None)
+        case int():
+            return ctypes.c_int64(argument)
+        case float():
+            return ctypes.c_float(argument)
+    return ctypes.c_void_p(argument.data_ptr())
 
 
 def _compile(command: list[str], source: Path, library: Path) -> None:

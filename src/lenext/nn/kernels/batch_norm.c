@@ -72,7 +72,7 @@ static void flush(double *to, float *from, size n) {
 
    mean and inverse (1 / standard deviation) are set to those of the batch, the running ones are moved towards them. */
 int forward(const bf16 *x, const bf16 *residual, bf16 *y, size rows, size channels, const float *weight,
-            const float *bias, float *running_mean, float *running_var, float momentum, float eps, int following,
+            const float *bias, float *running_mean, float *running_var, float momentum, float eps, size following,
             float *mean, float *inverse, int threads) {
     const size pixels = rows, n = together(rows, channels), wide = n * channels;
     rows /= n;
@@ -166,7 +166,7 @@ end:
    y is read where a residual was added; elsewhere where ReLU was open is computed from x again. */
 int backward(const bf16 *gradient, const bf16 *x, const bf16 *y, bf16 *of_x, bf16 *of_residual, size rows,
              size channels, const float *weight, const float *bias, const float *mean, const float *inverse,
-             int following, float *of_weight, float *of_bias, int threads) {
+             size following, float *of_weight, float *of_bias, int threads) {
     const size pixels = rows, n = together(rows, channels), wide = n * channels;
     rows /= n;
     float *scale = malloc(5 * wide * sizeof(float)), *offset = scale + wide, *centre = offset + wide;

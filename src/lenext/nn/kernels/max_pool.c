@@ -57,7 +57,7 @@ static inline void spread(const bf16 *gradient, const uint8_t *which, bf16 *abov
     default: { const size C = channels; call; }                                                                        \
     }
 
-int forward(const bf16 *x, bf16 *y, uint8_t *which, size images, size height, size width, size channels, int relu,
+int forward(const bf16 *x, bf16 *y, uint8_t *which, size images, size height, size width, size channels, size relu,
             int threads) {
     const size down = height / 2, across = width / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
