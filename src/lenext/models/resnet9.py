@@ -24,7 +24,7 @@ def resnet9(shape: Shape, layers: Layers) -> nn.Module:
     A stage is a 3×3 convolution to its width, 2×2 pooling and a block. After 4 epochs at half the width, on 10,000
     images held out: strides in place of two of the poolings save a sixth of the arithmetic and lose 0.5 points. The
     head is He's, on the mean of each channel; the largest of each, as Page has it, trained stably only with his factor
-    of 1/8, and gained nothing (0.937 against 0.939).
+    of 1/8, and was no better (0.937 against 0.939; at full width, 3 epochs, 0.938 against 0.937).
     """
     stages: list[nn.Module] = []
     before = shape.channels
