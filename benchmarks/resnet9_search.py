@@ -5,7 +5,7 @@
 
 A design is a word per part: c64 a 3×3 convolution to 64 channels with batch norm and ReLU, s64 one of stride 2, p max
 pooling of 2×2, b64 a residual block of stride 2 to 64 channels, r a residual block, gm or ga the maximum or the mean
-over what is left of the map, x8 a factor of 1/8 before the head. Settings are those of `lenext.spec.Recipe`, such as
+over what is left of the map, x8 a factor of 1/8 there. Settings are those of `lenext.spec.Recipe`, such as
 augment.shift=2. Trained on 50,000 images by lenext's own Trainer and judged on 10,000 others of the training images,
 without and with their mirror images (the mean of logits, and of probabilities); the test images take no part. Each run
 adds its row to results/resnet9_search.json. Speeds are of training steps, interleaved, as ratios to the first design.
@@ -30,7 +30,6 @@ from torch import Tensor, nn  # noqa: E402
 from lenext.classifier import ConvNet, pixel_statistics  # noqa: E402
 from lenext.data import Dataset, order, prepare  # noqa: E402
 from lenext.models.resnet import Basic  # noqa: E402
-from lenext.models.resnet9 import Scale  # noqa: E402
 from lenext.nn import Layers, he  # noqa: E402
 from lenext.spec import Data, Recipe, from_dict, merge, parse_sets, to_dict  # noqa: E402
 from lenext.training.loop import Trainer  # noqa: E402
@@ -42,9 +41,18 @@ SHARDS = 2
 RECIPE = Recipe(lr=0.4, batch_size=256, warmup=0.25, label_smoothing=0.1, ema=0.05)
 
 
+class Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
 def network(design: str) -> nn.Sequential:
     parts: list[nn.Module] = []
-    channels, scale = 1, 1.0
+    channels = 1
     for word in design.split():
         kind, number = word[0], word[1:]
         if kind in "cs":
@@ -65,8 +73,8 @@ def network(design: str) -> nn.Sequential:
         elif kind == "g":
             parts.append(nn.AdaptiveMaxPool2d(1) if number == "m" else nn.AdaptiveAvgPool2d(1))
         elif kind == "x":
-            scale = 1 / float(number)
-    net = nn.Sequential(*parts, nn.Flatten(), Scale(scale), nn.Linear(channels, 10))
+            parts.append(Scale(1 / float(number)))
+    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(channels, 10))
     return he(net, "fan_out", head_std=0.01)
 
 

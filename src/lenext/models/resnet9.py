@@ -9,7 +9,7 @@ This one is our own, found by a measured search on Fashion-MNIST (benchmarks/res
 nothing of it is published.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
 from lenext.models.resnet import Basic
 from lenext.models.variant import Shape, Variant
@@ -18,25 +18,13 @@ from lenext.nn import HEAD_STD, Layers, he
 CHANNELS = (64, 128, 256)  # of the stages
 
 
-class Scale(nn.Module):
-    """A factor on what comes in.
-
-    Maxima over a map are large, and with them the head's first steps: unscaled, the loss goes up to 12 and down again
-    (Page has the factor on the logits).
-    """
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
-
-
 def resnet9(shape: Shape, layers: Layers) -> nn.Module:
     """Images float [N, C, H, W] to logits [N, classes].
 
-    A stage is a 3×3 convolution to its width, 2×2 pooling and a block; the head sees the largest of each channel.
+    A stage is a 3×3 convolution to its width, 2×2 pooling and a block. After 4 epochs at half the width, on 10,000
+    images held out: strides in place of two of the poolings save a sixth of the arithmetic and lose 0.5 points. The
+    head is He's, on the mean of each channel; the largest of each, as Page has it, trained stably only with his factor
+    of 1/8, and was no better (0.937 against 0.939; at full width, 3 epochs, 0.938 against 0.937).
     """
     stages: list[nn.Module] = []
     before = shape.channels
@@ -52,7 +40,7 @@ def resnet9(shape: Shape, layers: Layers) -> nn.Module:
             )
         )
         before = width
-    head = (nn.AdaptiveMaxPool2d(1), nn.Flatten(), Scale(1 / 8), layers.drop(), nn.Linear(before, shape.classes))
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), layers.drop(), nn.Linear(before, shape.classes))
     return he(nn.Sequential(*stages, *head), "fan_out", head_std=HEAD_STD)
 
 
