@@ -13,7 +13,7 @@ from torch import nn
 
 from lenext.models.resnet import Basic
 from lenext.models.variant import Shape, Variant
-from lenext.nn import HEAD_STD, Layers, he
+from lenext.nn import HEAD_STD, Layers, Units, he
 
 CHANNELS = (64, 128, 256)  # of the stages
 
@@ -31,7 +31,7 @@ def resnet9(shape: Shape, layers: Layers) -> nn.Module:
     for published in CHANNELS:
         width = layers.channels(published)
         stages.append(
-            nn.Sequential(
+            Units(
                 layers.conv(before, width, 3, bias=layers.norm == "none", first=not stages),
                 layers.normalise(width),
                 layers.activate(),
