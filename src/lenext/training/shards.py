@@ -25,6 +25,7 @@ from lenext.training.distributed import World
 
 _LEAST_MACS = 10_000_000  # of a step; less is over before a second core has begun
 _LARGE_MACS = 1_000_000_000  # of an image; operations as large as these are worth sharing
+_LARGE_PARAMS = 20_000_000  # each part would write gradients of its own, and more of them than a cache holds
 _LEAST_IMAGES = 32  # of a part that batch norm takes its statistics of
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -55,6 +56,7 @@ class Shards:
             next(model.parameters()).device.type == "cpu"
             and world.size == 1
             and macs * at_once >= _LEAST_MACS
+            and sum(parameter.numel() for parameter in self._parameters) < _LARGE_PARAMS
             and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
         )
         number = max(1, min(cores, most)) if divisible and macs < _LARGE_MACS else 1
