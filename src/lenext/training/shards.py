@@ -128,12 +128,15 @@ class Shards:
             for name, buffer in own.named_buffers():
                 if own.training and buffer.is_floating_point():
                     buffer.copy_(torch.stack([buffer, *(other.get_buffer(name) for other in others)]).mean(0))
-        for place, parameter in enumerate(learning):
-            # In the order of the parts, so that the sum is the same to the last bit, and in the parameter's layout
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            for _, _, gradients in parts:
-                parameter.grad += gradients[place]
+        total, *others = [list(gradients) for _, _, gradients in parts]
+        for gradients in others:  # in the order of the parts, so that the sum is the same to the last bit
+            torch._foreach_add_(total, gradients)
+        for parameter, gradient in zip(learning, total, strict=True):
+            if parameter.grad is not None:
+                parameter.grad += gradient
+            else:  # in the parameter's layout, which the optimizer's fused kernels rely on
+                alike = gradient.stride() == parameter.stride()
+                parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
         return sum(loss for loss, _, _ in parts), torch.cat([logits for _, logits, _ in parts])
 
     def _whole(self) -> nn.Module:
