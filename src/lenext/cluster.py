@@ -21,7 +21,7 @@ import torch
 
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.record import Record
-from lenext.run import Observer, Result, new_record, resume, run
+from lenext.run import Observer, Result, check_workers, new_record, resume, run
 from lenext.spec import Run, from_dict, to_dict
 from lenext.training import Progress
 from lenext.training.distributed import BACKEND, SILENCE, joined
@@ -47,6 +47,7 @@ def train(
     """
     if workers < 1:
         raise UsageError(f"workers: given {workers}, accepted: 1 or more")
+    check_workers(spec, workers)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     joining = "RAY_ADDRESS" in os.environ
     if not joining:
@@ -64,7 +65,7 @@ def train(
         ray.init(**quietly)
     else:
         ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False, **quietly)
-    words = ray.remote(num_cpus=0)(_Words).remote()
+    words: Any = ray.remote(num_cpus=0)(_Words).remote()
     asked = {"spec": to_dict(spec), "root": root, "stored": storage is not None, "words": words}
     try:
         # What Ray has to say of a lost worker goes to stdout, which is for results
@@ -86,12 +87,17 @@ def train(
                 ),
             )
             done = trainer.fit()
+            if ended := ray.get(words.ended_with.remote()):
+                raise ended
             if done.checkpoint is not None:
                 done.checkpoint.to_directory(root)
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; `lenext resume {root}` continues") from error
     except TrainingFailedError as error:
-        raise _cause(error) from error
+        why = " ".join(str(error).split())
+        raise LenextError(
+            f"the workers were lost {RESTARTS + 1} times; `lenext resume {root}` continues ({why[:300]})"
+        ) from error
     finally:
         ray.shutdown()
         with contextlib.suppress(OSError):  # what has files in it stays
@@ -113,13 +119,17 @@ def _work(asked: dict[str, Any]) -> None:
         if leads and (stored := cluster.get_checkpoint()):
             shutil.rmtree(root, ignore_errors=True)  # left by an earlier start on this machine
             stored.to_directory(root)
-    with joined() as world:
-        begun, done = world.sum([leads and (root / name).is_file() for name in ("args.yaml", "summary.json")])
-        if not begun:
-            run(from_dict(Run, asked["spec"]), out=root, observer=observer)
-        elif not done:
-            resume(root, observer=observer)
-    observer.saved(root)
+    try:
+        with joined() as world:
+            begun, done = world.sum([leads and (root / name).is_file() for name in ("args.yaml", "summary.json")])
+            if not begun:
+                run(from_dict(Run, asked["spec"]), out=root, observer=observer)
+            elif not done:
+                resume(root, observer=observer)
+    except LenextError as error:
+        asked["words"].end.remote(error)  # which starting again would not mend
+    else:
+        observer.saved(root)
 
 
 class _Words:
@@ -127,6 +137,7 @@ class _Words:
 
     def __init__(self) -> None:
         self._words: list[tuple[str, tuple[Any, ...]]] = []
+        self._error: LenextError | None = None
 
     def say(self, name: str, arguments: tuple[Any, ...]) -> None:
         self._words.append((name, arguments))
@@ -134,6 +145,12 @@ class _Words:
     def heard(self) -> list[tuple[str, tuple[Any, ...]]]:
         heard, self._words = self._words, []
         return heard
+
+    def end(self, error: LenextError) -> None:
+        self._error = self._error or error
+
+    def ended_with(self) -> LenextError | None:
+        return self._error
 
 
 class _Speaking(Observer):
@@ -189,12 +206,3 @@ def _store(root: Path) -> None:
 
     leads = cluster.get_context().get_world_rank() == 0
     cluster.report({}, checkpoint=cluster.Checkpoint.from_directory(root) if leads else None)
-
-
-def _cause(error: Any) -> LenextError:
-    """What the workers ended with; losing another one is the consequence of something else."""
-    failures = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
-    for failure in failures:
-        if isinstance(failure, LenextError):
-            return failure
-    return LenextError(f"the workers ended: {' '.join(str(error).split())}")

@@ -14,6 +14,7 @@ from lenext.report.text import interval, percent
 from lenext.run import Observer, Result, next_command, prepare_for, run, slug
 from lenext.spec import Run, parse_seconds
 from lenext.training.budget import Clock
+from lenext.training.distributed import joined
 
 # What is compared unless the user says otherwise: rungs that a small processor trains in minutes
 DEFAULT = ("softmax", "svm_linear", "bow_sift", "lenet", "lenet_relu", "resnet20")
@@ -50,6 +51,9 @@ def compare(
     nested, as in a YAML file; each rung takes the sections that it reads. A rung that fails is reported, not fatal.
     Raises the errors of `lenext.errors`; UsageError for an unknown model.
     """
+    with joined() as world:
+        if world.size > 1:
+            raise UsageError(f"a comparison is made by one process: given {world.size} workers, accepted: 1")
     observer = observer or Observer()
     clock, seconds = Clock(started), parse_seconds(budget)
     names = list(dict.fromkeys(DEFAULT if models is None else models))

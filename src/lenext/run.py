@@ -157,8 +157,15 @@ def run(
     """
     clock, observer = Clock(started), observer or Observer()
     with joined() as world:
+        check_workers(spec, world.size)
         record = _shared(world, lambda: new_record(spec, out))
         return _resumable(spec, record, clock, data or prepare_for(record, spec.data, observer), observer, world)
+
+
+def check_workers(spec: Run, workers: int) -> None:
+    """Raises UsageError where so many workers cannot train what `spec` describes together."""
+    if workers > 1 and not rung(spec.model.name).is_network:
+        raise UsageError(f"{spec.model.name} is fitted by one process: given {workers} workers, accepted: 1")
 
 
 def new_record(spec: Run, out: Path | None) -> Record:
@@ -230,8 +237,6 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
 
     began = clock.seconds()
     row = rung(spec.model.name)
-    if world.size > 1 and not row.is_network:
-        raise UsageError(f"{row.name} is fitted by one process: given {world.size} workers, accepted: 1")
     if row.is_network:
         fitted = _fit_network(spec, data, record, clock, observer, world)
     else:

@@ -84,19 +84,15 @@ def test_losses_weights_and_metrics_are_those_of_one_process(tmp_path, alone, by
     root = by_two
     if size == 3:
         root = tmp_path / "r"
-        crew.run(3, train, root, SETTINGS)
+        crew.run(3, train_quickly, root, SETTINGS)
     assert_near(root, alone)
     found, expected = (json.loads((folder / "evaluation.json").read_text()) for folder in (root, alone))
     assert found["images"] == expected["images"] == 359  # by neither 2 nor 3 divisible
     assert found["accuracy"] == expected["accuracy"]
     assert found["confusion"] == expected["confusion"]
     assert found["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-4)
-    assert sorted(path.name for path in root.iterdir()) == sorted(path.name for path in alone.iterdir())
-
-
-def test_two_runs_of_two_workers_give_the_same_bits(tmp_path, by_two):
-    crew.run(2, train_quickly, tmp_path / "r", SETTINGS)
-    assert (tmp_path / "r" / "best.lenext").read_bytes() == (by_two / "best.lenext").read_bytes()
+    if size == 2:
+        assert sorted(path.name for path in root.iterdir()) == sorted(path.name for path in alone.iterdir())
 
 
 def test_with_per_worker_the_batch_and_the_learning_rate_grow(tmp_path, alone):
@@ -139,7 +135,7 @@ def go_on(root: Path) -> None:
     resume(root)
 
 
-def test_a_signal_to_one_stops_all_and_as_many_resume_to_the_same_bits_others_nearly(tmp_path, by_two):
+def test_a_signal_to_one_stops_all_and_as_many_resume_to_the_same_bits_another_number_nearly(tmp_path, by_two):
     crew.run(2, stop_and_resume, tmp_path / "r", tmp_path / "stopped")
     assert (tmp_path / "r" / "best.lenext").read_bytes() == (by_two / "best.lenext").read_bytes()
     crew.run(1, go_on, tmp_path / "stopped")

@@ -115,16 +115,24 @@ def joined() -> Iterator[World]:
         yield world
     except RuntimeError as error:
         if not _is_of_the_network(error):
+            _leave()
             raise
+        # Without leaving: that would wait for the one that is lost
         why = " ".join(str(error).split())
         raise LenextError(
             f"worker {world.rank} of {world.size} lost another one, whose own message says why; `lenext resume` "
             f"continues ({why[:120]})"
         ) from error
-    finally:
-        gc.collect()  # a replica that outlives its group aborts the process as it ends, 4 times in 12 with torch 2.14
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+    except BaseException:
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
+    gc.collect()  # a replica that outlives its group aborts the process as it ends, 4 times in 12 with torch 2.14
+    with contextlib.suppress(RuntimeError):
+        dist.destroy_process_group()
 
 
 def _join() -> World:
