@@ -17,7 +17,7 @@ from lenext.data.loader import loader_rate
 from lenext.errors import UsageError
 from lenext.ladder import published_shape, resolve, rung
 from lenext.models import build_model, without_weights
-from lenext.nn import missing_kernels, threads_for
+from lenext.nn import missing_kernels
 from lenext.spec import Augment, Recipe, Run, from_dict, merge
 from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
@@ -197,8 +197,7 @@ def _measured(
     fused: bool | None = None,
 ) -> Measured:
     rate, macs = statistics.median(rates), passes * classifier.cost.macs
-    with threads_for(macs * batch_size):
-        peak = peak_macs(precision.dtype, precision.device)
+    peak = peak_macs(precision.dtype, precision.device, repeats=25)
     return Measured(
         what=what,
         subject=model,

@@ -100,6 +100,18 @@ FROZEN = {
     "report": ["--debug", "--json"],
     "models": ["--debug", "--json"],
     "cost": ["--channels", "--classes", "--debug", "--json", "--layers", "--set", "--size"],
+    "bench": [
+        "--batch",
+        "--channels",
+        "--classes",
+        "--config",
+        "--debug",
+        "--json",
+        "--repeats",
+        "--seconds",
+        "--set",
+        "--size",
+    ],
 }
 
 
@@ -199,6 +211,12 @@ WRONG: dict[str, tuple[int, str]] = {
     "predict none.lenext x.png": (3, "none.lenext: no such file"),
     "predict none.lenext": (2, "no pictures given"),
     "models more": (2, "one argument too many: more"),
+    "bench": (2, "WHAT"),
+    "bench run lenet": (2, "choices"),
+    "bench train svm_linear": (2, "bench: given svm_linear, accepted: a network"),
+    "bench infer lenet --repeats 0": (2, "accepted: 1 or more of each"),
+    "bench data digits --classes 3": (2, "given --channels or --classes, accepted: with train and infer"),
+    "bench data nowhere": (3, "no such folder, manifest or data set: nowhere"),
     "cost": (2, "MODEL"),
     "cost resnet5": (2, "unknown model 'resnet5'; did you mean 'resnet56'?"),
     "cost svm_liner": (2, "did you mean 'svm_linear'?"),

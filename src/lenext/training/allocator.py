@@ -9,6 +9,7 @@ docs/speed.md. It does what a preloaded allocator does, with no preload and afte
 import ctypes
 import functools
 import mmap
+import os
 from pathlib import Path
 
 from lenext.record import memory_bytes
@@ -22,13 +23,14 @@ _HUGE_PAGE = 2 << 20  # bytes
 
 @functools.cache
 def keep_memory() -> bool:
-    """Makes this process keep what it frees, from now on; False where the C library is not glibc.
+    """Makes this process keep what it frees, from now on.
 
-    Half of the machine's memory is reserved as address space, of which nothing is used before it is needed. What is
-    resident then never shrinks before the process ends.
+    False where the C library is not glibc, and where ``LENEXT_KEEP_MEMORY=0`` in the environment forbids it. Half of
+    the machine's memory is reserved as address space, of which nothing is used before it is needed. What is resident
+    then never shrinks before the process ends.
     """
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
+    if not hasattr(library, "gnu_get_libc_version") or os.environ.get("LENEXT_KEEP_MEMORY") == "0":
         return False
     library.malloc.restype = ctypes.c_void_p
     library.malloc.argtypes = [ctypes.c_size_t]
