@@ -1,15 +1,16 @@
-"""Test accuracy on Fashion-MNIST after 3, 7 and 25 minutes, everything included; and how long the usual script takes.
+"""Test accuracy on Fashion-MNIST after 3 and 25 minutes, everything included; and where the usual script is after 3.
 
-    python benchmarks/time_to_accuracy.py 3m 0 1 2      # one budget, three seeds; so also 7m and 25m
-    python benchmarks/time_to_accuracy.py usual 0       # torchvision's resnet18 as people write it
+    python benchmarks/time_to_accuracy.py 3m 0 1 2      # one budget, three seeds; so also 25m
+    python benchmarks/time_to_accuracy.py usual 0       # torchvision's resnet18 as people write it, for 3 minutes
     python benchmarks/time_to_accuracy.py               # all that is not there yet
     python benchmarks/time_to_accuracy.py --again 3m 0  # also what is there
 
 Ours: `lenext.train` with a budget and the settings below, from reading the images to the written report; 54,000 images
-to train on, 6,000 to choose on, 10,000 to judge. The usual script: resnet18 with a 3×3 stem and no max pooling,
-float32, transforms per sample in a DataLoader with two workers, SGD with one cycle that ends with its time; it trains
-on all 60,000 and looks at the test images after every epoch, which its time does not include, until it passes what ours
-reached in the longest budget or as much time has gone by. Rows are added one by one to results/time_to_accuracy.json.
+to train on, 6,000 to choose on, 10,000 to judge (in the longer budget 57,000 and 3,000). The usual script: resnet18
+with a 3×3 stem and no max pooling, float32, transforms per sample in a DataLoader with two workers, SGD with one cycle
+that ends with its time; it trains on all 60,000 and looks at the test images after every epoch, which its time does not
+include, until it passes what ours reached in the longest budget or its time has gone by. Rows are added one by one to
+results/time_to_accuracy.json.
 """
 
 import argparse
@@ -33,16 +34,16 @@ from lenext.data import Dataset, prepare
 from lenext.spec import Data, parse_seconds, parse_sets
 from results import RESULTS, write
 
-TARGETS = {"3m": 0.930, "7m": 0.940, "25m": 0.950}
+TARGETS = {"3m": 0.940, "25m": 0.950}
+LONGEST = "25m"
 MIRROR = ["recipe.augment.flip=true", "model.mirror=true"]
 SETTINGS = {
     "3m": [*MIRROR, "model.width=0.5"],
-    "7m": MIRROR,
-    "25m": [*MIRROR, "recipe.augment.erase=0.5"],
+    LONGEST: [*MIRROR, "recipe.augment.erase=0.5", "recipe.augment.shift=1", "data.val=0.05"],
 }
 SEEDS = (0, 1, 2)
 USUAL = "usual"
-USUAL_SECONDS = parse_seconds("25m")
+USUAL_SECONDS = parse_seconds("3m")  # --minutes has it longer
 USUAL_BATCH = 128
 PROBE_STEPS = 12
 MEAN, STD = 0.2860, 0.3530  # of the training images, as every tutorial has them
@@ -174,7 +175,9 @@ if __name__ == "__main__":
     parser.add_argument("what", nargs="?", choices=[*TARGETS, USUAL])
     parser.add_argument("seeds", nargs="*", type=int, default=SEEDS)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--minutes", type=float, help="how long the usual script trains")
     arguments = parser.parse_args()
+    USUAL_SECONDS = 60 * arguments.minutes if arguments.minutes else USUAL_SECONDS
     path = RESULTS / "time_to_accuracy.json"
     rows = json.loads(path.read_text())["fashion-mnist"] if path.exists() else {}
     for what in [arguments.what] if arguments.what else [*TARGETS, USUAL]:
@@ -182,8 +185,8 @@ if __name__ == "__main__":
             if str(seed) in rows.get(what, {}) and not arguments.again:
                 continue
             if what == USUAL:
-                reached = [row["accuracy"] for row in rows.get("25m", {}).values()]
-                enough = statistics.fmean(reached) if reached else TARGETS["25m"]
+                reached = [row["accuracy"] for row in rows.get(LONGEST, {}).values()]
+                enough = statistics.fmean(reached) if reached else TARGETS[LONGEST]
                 row = usual(prepare(Data("fashion-mnist")), seed, enough)
             else:
                 row = ours(what, seed)

@@ -29,8 +29,10 @@ def keep_memory() -> bool:
     the machine's memory is reserved as address space, of which nothing is used before it is needed. What is resident
     then never shrinks before the process ends.
     """
+    if os.name != "posix" or os.environ.get("LENEXT_KEEP_MEMORY") == "0":
+        return False
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version") or os.environ.get("LENEXT_KEEP_MEMORY") == "0":
+    if not hasattr(library, "gnu_get_libc_version"):
         return False
     library.malloc.restype = ctypes.c_void_p
     library.malloc.argtypes = [ctypes.c_size_t]

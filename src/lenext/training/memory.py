@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import math
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +108,8 @@ def _peak(device: torch.device) -> int:
     """The most memory that this process has had so far, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    import resource  # which not every system has
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
