@@ -44,7 +44,7 @@ def test_the_command_prints_json_or_a_table(capsys):
     words = ["bench", "train", "lenet_relu", "--batch", "16", "--repeats", "1", "--seconds", "0.05"]
     with pytest.raises(SystemExit) as ended:
         main([*words, "--json"])
-    assert ended.value.code == 0
+    assert not ended.value.code
     document = json.loads(capsys.readouterr().out)
     assert document["images_per_second"] > 0
     assert 0 < document["share_of_peak"] < 1

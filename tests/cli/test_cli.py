@@ -212,7 +212,7 @@ WRONG: dict[str, tuple[int, str]] = {
     "predict none.lenext": (2, "no pictures given"),
     "models more": (2, "one argument too many: more"),
     "bench": (2, "WHAT"),
-    "bench run lenet": (2, "choices"),
+    "bench run lenet": (2, 'Choose from: "train", "infer", "data"'),
     "bench train svm_linear": (2, "bench: given svm_linear, accepted: a network"),
     "bench infer lenet --repeats 0": (2, "accepted: 1 or more of each"),
     "bench data digits --classes 3": (2, "given --channels or --classes, accepted: with train and infer"),

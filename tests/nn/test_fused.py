@@ -100,24 +100,27 @@ def test_the_same_to_the_last_bit_again():
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnext29_2x8d", "vgg11_bn", "vgg11", "googlenet", "plain20", "lenet_relu"]
 )
-def test_a_network_learns_the_same_as_from_the_operations_one_by_one(name, monkeypatch):
+def test_a_networks_gradients_are_as_near_to_float32_as_from_the_operations_one_by_one(name, monkeypatch):
     torch.manual_seed(0)
     network = build(name, classes=10, channels=1, size=32, width=0.5, dropout=0.0)
     network = network.to(memory_format=torch.channels_last).train()
     images = torch.randn(32, 1, 32, 32).to(memory_format=torch.channels_last)
 
-    def gradients():
+    def gradients(*, bf16):
+        torch.manual_seed(1)  # auxiliary heads have dropout in any case
         network.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             outputs = network(images)
         (outputs[0] if isinstance(outputs, tuple) else outputs).float().square().sum().backward()
         learnt = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         return torch.cat([gradient.flatten() for gradient in learnt])
 
-    fused = gradients()
+    exact, fused = gradients(bf16=False), gradients(bf16=True)
     monkeypatch.setattr("lenext.nn.fused.missing_kernels", lambda: "as on a machine without a compiler")
-    plain = gradients()
-    assert torch.nn.functional.cosine_similarity(fused, plain, dim=0) > 0.98
+    plain = gradients(bf16=True)
+    ours, theirs = (torch.nn.functional.cosine_similarity(found, exact, dim=0) for found in (fused, plain))
+    assert ours > theirs - 0.02
+    assert ours > 0.85
 
 
 @needs_kernels

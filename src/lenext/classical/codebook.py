@@ -181,7 +181,7 @@ def k_means(
 
     Lloyd's iterations (Least Squares Quantization in PCM, 1982) from the seeds of k-means++ (Arthur and Vassilvitskii
     2007): every point goes to its nearest centre, every centre to the mean of its points, until neither moves much.
-    A centre without points starts again at the point that is farthest from its own.
+    A centre without points starts again at one that is drawn as k-means++ draws, the likelier the farther from its own.
     """
     generator = torch.Generator().manual_seed(seed)
     least, per_word = _SEEDING_SAMPLE
@@ -195,7 +195,9 @@ def k_means(
     for iteration in range(iterations):
         labels, distances = _nearest(points, centres)
         empty = (torch.bincount(labels, minlength=len(centres)) == 0).nonzero()[:, 0]
-        labels[distances.topk(len(empty)).indices] = empty
+        if len(empty):  # drawn without replacement (Efraimidis & Spirakis 2006)
+            lots = torch.empty(len(points)).exponential_(generator=generator)
+            labels[(distances / lots.to(distances.device)).topk(len(empty)).indices] = empty
         centres = _means(points, labels, centres)
         inertia = float(distances.sum(dtype=torch.float64))
         if progress is not None:
