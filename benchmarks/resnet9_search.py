@@ -11,30 +11,25 @@ without and with their mirror images (the mean of logits, and of probabilities);
 adds its row to results/resnet9_search.json. Speeds are of training steps, interleaved, as ratios to the first design.
 """
 
-import ctypes
+import json
+import statistics
 import sys
+import time
+from itertools import islice
 
-libc = ctypes.CDLL(None)  # keep large blocks instead of returning them to the system, before torch takes any
-libc.mallopt(-4, 0)
-libc.mallopt(-1, -1)
-libc.mallopt(-2, 1 << 28)
+import numpy as np
+import torch
+from torch import Tensor, nn
 
-import json  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from lenext.classifier import ConvNet, pixel_statistics  # noqa: E402
-from lenext.data import Dataset, order, prepare  # noqa: E402
-from lenext.models.resnet import Basic  # noqa: E402
-from lenext.nn import Layers, he  # noqa: E402
-from lenext.spec import Data, Recipe, from_dict, merge, parse_sets, to_dict  # noqa: E402
-from lenext.training.loop import Trainer  # noqa: E402
-from lenext.training.precision import choose_device, choose_precision  # noqa: E402
-from results import RESULTS, write  # noqa: E402
+from lenext.classifier import ConvNet, pixel_statistics
+from lenext.data import Dataset, prepare
+from lenext.models.resnet import Basic
+from lenext.nn import Layers, he
+from lenext.spec import Data, Recipe, from_dict, merge, parse_sets, to_dict
+from lenext.training.allocator import keep_memory
+from lenext.training.loop import Trainer
+from lenext.training.precision import choose_device, choose_precision
+from results import RESULTS, write
 
 LAYERS = Layers(norm="batch")
 SHARDS = 2
@@ -124,12 +119,10 @@ def search(design: str, epochs: float, settings: list[str]) -> None:
     per_epoch = len(data.train) // recipe.batch_size
     total = round(epochs * per_epoch)
     start = time.perf_counter()
-    for step in range(total):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0:
-            images = order(seed, epoch, len(data.train))
-            print(f"epoch {epoch}, {time.perf_counter() - start:.0f} s", flush=True)
-        trainer.step(data.train, images[place * recipe.batch_size : (place + 1) * recipe.batch_size], epoch, 1 / total)
+    for batch in islice(trainer.loader(data.train).batches(), total):
+        if batch.position == 0:
+            print(f"epoch {batch.epoch}, {time.perf_counter() - start:.0f} s", flush=True)
+        trainer.step(batch, 1 / total)
     row = {
         "design": design,
         "epochs": epochs,
@@ -149,13 +142,13 @@ def search(design: str, epochs: float, settings: list[str]) -> None:
 def speed(designs: list[str], repeats: int = 7) -> None:
     data = prepare(Data("fashion-mnist", val=1 / 6))
     trainers = [trainer_of(design, RECIPE, data, 0) for design in designs]
-    images = np.arange(RECIPE.batch_size)
+    batch = next(trainers[0].loader(data.train).batches())
     seconds = [[] for _ in designs]
     for repeat in range(repeats + 1):
         for trainer, taken in zip(trainers, seconds, strict=True):
             start = time.perf_counter()
             for _ in range(3):
-                trainer.step(data.train, images, 0, 1e-6)
+                trainer.step(batch, 1e-6)
             if repeat:
                 taken.append((time.perf_counter() - start) / 3)
     for design, trainer, taken in zip(designs, trainers, seconds, strict=True):
@@ -169,6 +162,7 @@ def speed(designs: list[str], repeats: int = 7) -> None:
 
 
 if __name__ == "__main__":
+    keep_memory()
     if sys.argv[1] == "speed":
         speed(sys.argv[2:])
     else:

@@ -53,10 +53,11 @@ def measure() -> dict[str, float]:
             batch = BATCH * world.size
             trainer = Trainer(model, recipe_for(Model(name)), precision, batch_size=batch, seed=0, world=world)
             model.train()
+            batches = trainer.loader(data.train).batches()
             for step in range(-3, steps):
                 if step == 0:
                     start = time.perf_counter()
-                trainer.step(data.train, np.arange(batch), 0, 1e-4)
+                trainer.step(next(batches), 1e-4)
             found[name] = (time.perf_counter() - start) / steps
         if world.size > 1:
             for size, repeats in ((8, 300), (64 * 2**20, 5)):
