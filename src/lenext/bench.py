@@ -131,9 +131,8 @@ def bench_data(
     loader = Loader(images.train, recipe.augment, batch_size=batch_size, seed=run.seed, fill=fill)
     loader_rate(loader, seconds / 2)  # the files come into memory, as far as they fit
     rates = tuple(loader_rate(loader, seconds) for _ in range(repeats))
-    settings_used = images.preprocess
-    return Measured("data", source, statistics.median(rates), rates, batch_size, settings_used.size,
-                    settings_used.channels)  # fmt: skip
+    shape = images.preprocess
+    return Measured("data", source, statistics.median(rates), rates, batch_size, shape.size, shape.channels)
 
 
 def _network(
