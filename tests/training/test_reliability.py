@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,19 +92,25 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_resume_finishes(tmp_path
     assert_same(root, undisturbed)
 
 
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """No file grows beyond 10,000 bytes: a limit of the system's own, which says no to whatever writes."""
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file grows beyond `size` bytes: a limit of the system's own, which says no to whatever writes.
+
+    It holds for the file that pytest itself writes to as well, so it must end before the test does.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_checkpoint_that_does_not_fit_is_an_error_with_its_name_and_leaves_nothing(tmp_path, little_room):
-    checkpoint.save(tmp_path, 1, {"small": torch.zeros(100)}, {})
-    with pytest.raises(OSError, match="File too large") as error:
-        checkpoint.save(tmp_path, 2, {"large": torch.zeros(10_000)}, {})
+def test_a_checkpoint_that_does_not_fit_is_an_error_with_its_name_and_leaves_nothing(tmp_path):
+    with files_of_at_most(10_000):
+        checkpoint.save(tmp_path, 1, {"small": torch.zeros(100)}, {})
+        with pytest.raises(OSError, match="File too large") as error:
+            checkpoint.save(tmp_path, 2, {"large": torch.zeros(10_000)}, {})
     assert error.value.filename == str(tmp_path / "step-00000002.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.safetensors"]
 
