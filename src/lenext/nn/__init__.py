@@ -1,15 +1,20 @@
 """What networks are made of: layers, shape arithmetic, initialisation."""
 
-from lenext.nn.fused import Units, missing_kernels, normalise_and_activate, pool_and_activate
+from lenext.nn.fused import (
+    Units,
+    convolve_pool_and_activate,
+    missing_kernels,
+    normalise_and_activate,
+    pool_and_activate,
+)
 from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
 from lenext.nn.sync import SyncBatchNorm2d, synchronise
-from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
+from lenext.nn.threads import on_threads, share_out, threads_for
 
 __all__ = [
     "HEAD_STD",
-    "SMALL_MACS",
     "AlignedConv2d",
     "AuxiliaryHead",
     "Dropout",
@@ -17,6 +22,7 @@ __all__ = [
     "SyncBatchNorm2d",
     "Units",
     "conv_output",
+    "convolve_pool_and_activate",
     "he",
     "missing_kernels",
     "normalise_and_activate",

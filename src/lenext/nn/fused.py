@@ -1,8 +1,9 @@
 """What stands between convolutions, in as few passes over memory as there can be.
 
 Batch norm, the addition of a residual and ReLU each wait for memory alone. Together they read a map twice and write it
-once, forward as backward, in bfloat16; and max pooling takes the ReLU beside it along. What that is worth stands in
-docs/speed.md. Elsewhere (in another precision, on a GPU, without a C compiler, in evaluation) they are torch's own.
+once, forward as backward, in bfloat16. Max pooling takes the ReLU beside it along, and LeNet's convolutions, which have
+too few channels for torch's to be good at, are done with their pooling. What that is worth stands in docs/speed.md.
+Elsewhere (in another precision, on a GPU, without a C compiler, in evaluation) they are torch's own.
 """
 
 import functools
@@ -15,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from lenext.nn import kernels
 from lenext.nn.layers import BatchNorm2d
 
+_FEW_IN, _FEW_OUT = 6, 16  # channels; with more, and with other filters, torch's convolutions are faster
 _NOTHING, _RELU, _ADDITION_AND_RELU = 0, 1, 2  # that follows, as in batch_norm.c
 
 
@@ -34,6 +36,16 @@ def normalise_and_activate(
     return x if activation is None else activation(x)
 
 
+def convolve_pool_and_activate(x: Tensor, conv: nn.Conv2d, pool: nn.MaxPool2d, activation: nn.ReLU) -> Tensor:
+    """Convolution, max pooling and ReLU, float [N, C, H, W]; together where the channels are few."""
+    if not _convolves(x, conv, pool):
+        return pool_and_activate(conv(x), pool, activation)
+    pooled: Tensor = _ConvPool.apply(
+        x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last), conv.weight, conv.bias, int(conv.padding[0])
+    )
+    return pooled
+
+
 def pool_and_activate(x: Tensor, pool: nn.MaxPool2d, activation: nn.ReLU | None = None) -> Tensor:
     """Max pooling, and ReLU before or after it, which gives the same; float [N, C, H, W], which may be overwritten."""
     if _pools(x, pool):
@@ -44,7 +56,7 @@ def pool_and_activate(x: Tensor, pool: nn.MaxPool2d, activation: nn.ReLU | None 
 
 
 class Units(nn.Sequential):
-    """Layers one after another, where batch norm and max pooling are done together with the ReLU beside them."""
+    """Layers one after another; batch norm, max pooling and small convolutions are done with the ReLU beside them."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         x, layers = input, list(self)
@@ -54,6 +66,10 @@ class Units(nn.Sequential):
                     x = normalise_and_activate(x, norm, relu)
                 case [nn.BatchNorm2d() as norm, *layers]:
                     x = normalise_and_activate(x, norm, None)
+                case [nn.Conv2d() as conv, nn.MaxPool2d() as pool, nn.ReLU() as relu, *layers]:
+                    x = convolve_pool_and_activate(x, conv, pool, relu)
+                case [nn.Conv2d() as conv, nn.ReLU() as relu, nn.MaxPool2d() as pool, *layers]:
+                    x = convolve_pool_and_activate(x, conv, pool, relu)
                 case [nn.MaxPool2d() as pool, nn.ReLU() as relu, *layers]:
                     x = pool_and_activate(x, pool, relu)
                 case [nn.ReLU() as relu, nn.MaxPool2d() as pool, *layers]:
@@ -69,7 +85,7 @@ class Units(nn.Sequential):
 def missing_kernels() -> str | None:
     """Why the fused kernels cannot be had on this machine, or None where they can."""
     try:
-        for name in ("batch_norm", "max_pool"):
+        for name in ("batch_norm", "conv_pool", "max_pool"):
             kernels.load(name)
     except kernels.NotCompiledError as error:
         return str(error)
@@ -89,6 +105,25 @@ def _fuses(x: Tensor, norm: nn.BatchNorm2d) -> bool:
 
 
 def _pools(x: Tensor, pool: nn.MaxPool2d) -> bool:
+    # Else nothing would be left, as the layer itself will say
+    return _halves(pool) and min(x.shape[2:]) >= 2 and _is_for_kernels(x)
+
+
+def _convolves(x: Tensor, conv: nn.Conv2d, pool: nn.MaxPool2d) -> bool:
+    return (
+        _halves(pool)
+        and conv.in_channels == x.shape[1] <= _FEW_IN
+        and conv.out_channels <= _FEW_OUT
+        and (conv.kernel_size, conv.stride, conv.dilation, conv.groups) == ((5, 5), (1, 1), (1, 1), 1)
+        and (conv.padding in ((0, 0), (2, 2)) and conv.padding_mode == "zeros")
+        and min(x.shape[2:]) + 2 * int(conv.padding[0]) >= 6  # else as above
+        and x.device.type == "cpu"
+        and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+        and missing_kernels() is None
+    )
+
+
+def _halves(pool: nn.MaxPool2d) -> bool:
     return (
         pool.training
         and all(_both(side) == (2, 2) for side in (pool.kernel_size, pool.stride))
@@ -96,8 +131,6 @@ def _pools(x: Tensor, pool: nn.MaxPool2d) -> bool:
         and _both(pool.dilation) == (1, 1)
         and not pool.ceil_mode
         and not pool.return_indices
-        and min(x.shape[2:]) >= 2  # else nothing would be left, as the layer itself will say
-        and _is_for_kernels(x)
     )
 
 
@@ -174,6 +207,31 @@ class _MaxPool(torch.autograd.Function):
         of_x = _empty_map(n, channels, height, width)
         kernels.call("max_pool", "backward", _as_map(gradient), which, of_x, n, height, width, channels)
         return of_x, None
+
+
+class _ConvPool(torch.autograd.Function):
+    """A 5×5 convolution, 2×2 max pooling with stride 2 and ReLU; see conv_pool.c."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        (n, channels, height, width), out = x.shape, len(weight)
+        down, across = (side + 2 * padding - 4 for side in (height, width))
+        y = _empty_map(n, out, down // 2, across // 2)
+        which = torch.empty(n, down // 2, across // 2, out, dtype=torch.uint8)
+        weight = weight.detach().float().contiguous(memory_format=torch.channels_last)
+        ctx.sides = (n, height, width, channels, out, padding)
+        kernels.call("conv_pool", "forward", x, weight, bias, y, which, *ctx.sides)
+        ctx.save_for_backward(x, weight, which)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, which = ctx.saved_tensors
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        of_weight, of_bias = torch.empty_like(weight), torch.empty(len(weight))
+        kernels.call("conv_pool", "backward", _as_map(gradient), which, x, weight, of_x, of_weight, of_bias, *ctx.sides)
+        return of_x, of_weight, of_bias if ctx.needs_input_grad[2] else None, None
 
 
 def _empty_map(n: int, channels: int, height: int, width: int) -> Tensor:

@@ -10,10 +10,10 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Below this, a thread's share of each operation is a few dozen microseconds, and waiting for one another costs as much;
-# when another program holds a core every operation waits for the scheduler: LeNet on two threads then falls from 20,700
-# images a second to 1,200, on one thread it stays at 13,700 (benchmarks/threads.py).
-SMALL_MACS = 150_000_000
+# Below this, a thread's share of each operation is a few dozen microseconds, and waiting for one another costs as much.
+# Somewhat above, threads are worth it only while they have the cores to themselves: LeNet's gradients of 128 images
+# take 93,000 images a second on two, 59,000 on one; beside another program 20,000 and 57,000 (benchmarks/threads.py).
+SMALL_MACS = 50_000_000
 
 
 @contextlib.contextmanager

@@ -2,8 +2,8 @@
 
 Of a network of modest size each operation is too little to share among cores: they wait for one another after every
 one, and when another program holds a core, for the scheduler. Sharing the batch instead, they meet once a step. On two
-cores LeNet's gradients took 23,500 images a second so, 20,700 with threads within each operation, 13,700 on one thread;
-beside another program that does the same, 11,900 against 1,200 (benchmarks/threads.py).
+cores ResNet-20's gradients took 2,120 images a second so, 1,950 with threads within each operation, 1,210 on one
+thread; beside another program that does the same, 1,090 against 31 (benchmarks/threads.py).
 
 Each part is normalised by its own statistics, as in data-parallel training on many devices (and better for it than a
 whole batch, Hoffer et al., Train Longer, Generalize Better, 2017, section 4); what batch norm remembers is the average
@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lenext.nn import Dropout, SyncBatchNorm2d, on_threads
 from lenext.training.distributed import World
 
-_LEAST_MACS = 10_000_000  # of a step; less is over before a second core has begun
+_LEAST_MACS = 1_000_000  # of an image; with less, parts wait for the interpreter about as long as they compute
 _LARGE_MACS = 1_000_000_000  # of an image; operations as large as these are worth sharing
 _LARGE_PARAMS = 20_000_000  # each part would write gradients of its own, and more of them than a cache holds
 _LEAST_IMAGES = 32  # of a part that batch norm takes its statistics of
@@ -55,11 +55,10 @@ class Shards:
         divisible = (
             next(model.parameters()).device.type == "cpu"
             and world.size == 1
-            and macs * at_once >= _LEAST_MACS
             and sum(parameter.numel() for parameter in self._parameters) < _LARGE_PARAMS
             and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
         )
-        number = max(1, min(cores, most)) if divisible and macs < _LARGE_MACS else 1
+        number = max(1, min(cores, most)) if divisible and _LEAST_MACS <= macs < _LARGE_MACS else 1
         apart = {id(buffer) for norm in _modules(model, _BATCH_NORM) for buffer in norm.buffers()}
         shared = {id(t): t for t in (*self._parameters, *model.buffers()) if id(t) not in apart}
         self.models = [model, *(copy.deepcopy(model, dict(shared)) for _ in range(number - 1))]

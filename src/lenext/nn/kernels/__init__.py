@@ -35,13 +35,14 @@ def load(name: str) -> ctypes.CDLL:
     if os.environ.get("LENEXT_KERNELS") == "0":
         raise NotCompiledError("switched off by LENEXT_KERNELS=0")
     source = Path(__file__).with_name(f"{name}.c")
+    texts = [path.read_text(encoding="utf-8") for path in (source, source.with_name("bf16.h"))]
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         raise NotCompiledError("no C compiler was found (cc, gcc or clang)")
     x86 = platform.machine() in ("x86_64", "AMD64")
     command = [compiler, *_FLAGS, *(_X86_FLAGS if x86 else ())]
     try:
-        key = hashlib.sha256(source.read_bytes() + " ".join([*command, _processor()]).encode()).hexdigest()[:16]
+        key = hashlib.sha256("\0".join([*texts, *command, _processor()]).encode()).hexdigest()[:16]
         library = _cache() / f"{name}-{key}.so"
         if not library.exists():
             _compile(command, source, library)

@@ -7,26 +7,14 @@
 
 #include <math.h>
 #include <omp.h>
-#include <stdint.h>
 #include <stdlib.h>
 
-typedef uint16_t bf16;
-typedef int64_t size;
+#include "bf16.h"
 
 enum following { NOTHING, RELU, ADDITION_AND_RELU };
 
 #define WIDE 512  /* numbers in a row from which on rows are taken one by one */
 #define BLOCK 128 /* rows, before sums go from float32 to float64 */
-
-static inline float widen(bf16 x) {
-    union { uint32_t bits; float value; } both = {(uint32_t)x << 16};
-    return both.value;
-}
-
-static inline bf16 narrow(float x) { /* to nearest, ties to even */
-    union { float value; uint32_t bits; } both = {x};
-    return (bf16)((both.bits + 0x7fff + ((both.bits >> 16) & 1)) >> 16);
-}
 
 static inline float relu(float x) { return x < 0 ? 0 : x; }
 static inline float gate(float gradient, float output) { return output <= 0 ? 0 : gradient; }

@@ -5,11 +5,9 @@
    or CLOSED where ReLU lets nothing through. NaN is the largest of all, and passes through ReLU. */
 
 #include <omp.h>
-#include <stdint.h>
 #include <string.h>
 
-typedef uint16_t bf16;
-typedef int64_t size;
+#include "bf16.h"
 
 #define CLOSED 4
 
