@@ -47,6 +47,7 @@ def page(record: Record) -> tuple[Context, dict[str, Any]]:
     context: Context = {
         "title": title,
         "comparison": comparison,
+        "judged": "validation" if _test(comparison).get("name") == "val" else "test",
         "kept": _kept(comparison.get("budget"), comparison.get("seconds")),
         "figures": _figures(comparison, rungs, winner),
         "rungs": _rows(record, comparison, rungs, winner),
@@ -63,14 +64,14 @@ def page(record: Record) -> tuple[Context, dict[str, Any]]:
     }
     context["sections"] = [(part, name) for part, (name, keys) in _TITLES.items() if any(context[key] for key in keys)]
     pictured = {"comparison.png": costs[:1], "curves.png": [curves] if curves else [], "foretold.png": told[:1]}
-    return context, {name: part["picture"] for name, parts in pictured.items() for part in parts}
+    return context, {name: part["picture"]() for name, parts in pictured.items() for part in parts}
 
 
 def _drawn(chart: Callable[[charts.Palette], Any], title: str) -> Context:
-    """`chart` for the page and for a PNG."""
+    """`chart` for the page, and what makes it for a PNG."""
     return {
         "spec": charts.vega(chart(charts.PAGE), ladder_charts.HEIGHT),
-        "picture": ladder_charts.picture(chart(charts.PAPER), title),
+        "picture": lambda: ladder_charts.picture(chart(charts.PAPER), title),
     }
 
 
@@ -104,13 +105,17 @@ def _figures(comparison: Context, rungs: Sequence[Context], winner: str | None) 
     found.append(("Models judged", text.count(finished), ", ".join(missing)))
     if seeds := comparison.get("seeds"):
         found.append(("Seeds", text.count(len(seeds)), "of each model" if len(seeds) > 1 else ""))
-    if images := (comparison.get("test") or {}).get("images"):
-        kind = "validation" if comparison["test"].get("name") == "val" else "test"
-        found.append(("Judged on", text.count(images), f"{kind} images"))
+    if images := _test(comparison).get("images"):
+        found.append(("Judged on", text.count(images), "images"))
     return [
         {"name": name, "value": value, "note": note, "first": index == 0}
         for index, (name, value, note) in enumerate(found)
     ]
+
+
+def _test(comparison: Context) -> Context:
+    """The name and the number of the images that judged."""
+    return comparison.get("test") or {}
 
 
 def _left_out(comparison: Context) -> dict[str, str]:

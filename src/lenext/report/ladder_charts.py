@@ -1,5 +1,6 @@
 """The charts of a comparison: its rungs as points with their names beside them. See `lenext.report.charts`."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ HEIGHT = 380  # pixels of a plot, without its axes
 WIDTH = 720  # of one in a PNG
 
 _BAR = "M-4,-0.7L4,-0.7L4,0.7L-4,0.7Z"  # a level mark, for what has no curve
+_Spot = tuple[float, float]
 _Show = Callable[[float | None], str]
 _Rung = Mapping[str, Any]
 
@@ -60,7 +62,9 @@ class Span:
     def axis(self, show: _Show, *, grid: bool = False) -> alt.Axis:
         """Ticks at round values, written by `show`."""
         ticks = _ticks(show, self.low, self.high) if self.log else _even_ticks(show, self.low, self.high)
-        chosen = "".join(f"datum.value < {tick * 1.001!r} ? '{show(tick).replace('.0 ', ' ')}' : " for tick in ticks)
+        chosen = "".join(
+            f"datum.value < {tick * 1.001 + 1e-9!r} ? '{show(tick).replace('.0 ', ' ')}' : " for tick in ticks
+        )
         return alt.Axis(values=ticks, labelExpr=chosen + "''", grid=grid, labelOverlap="greedy")
 
 
@@ -105,23 +109,19 @@ def accuracy_against(
     models of the frontier (default: as `frontier` finds them), joined by a stepped line; `limit`, in the record's
     unit, is drawn where it lies within the axis.
     """
-    best = frontier(cost, rungs) if best is None else best
-    points: list[Row] = []
-    for rung in against(cost, rungs):
-        spent, bounds = rung[cost.key] * cost.unit, rung.get("accuracy_interval")
-        low, high = bounds or (rung["accuracy"], rung["accuracy"])
-        said = text.percent(rung["accuracy"]) + (f" ({text.interval(bounds)})" if bounds else "")
-        points.append(
-            {"model": rung["model"], "cost": spent, "accuracy": rung["accuracy"], "low": low, "high": high}
-            | {"said": said, "costs": cost.show(spent), "size": 170 if rung["model"] == winner else 70}
-            | {"best": rung["model"] in best, "frontier": "yes" if rung["model"] in best else "no"}
-        )
-    x, y = _around((p["cost"] for p in points), 2), _accuracies((p["low"] for p in points), (p["high"] for p in points))
-    _place(points, ("cost", x, None), ("accuracy", y, ("low", "high")))
+    points = _judged(cost, rungs, winner, frontier(cost, rungs) if best is None else best)
+    x = _around((point["cost"] for point in points), 2)
+    y = _accuracies((point["low"] for point in points), (point["high"] for point in points))
+    limits = [spent for spent in [(limit or 0) * cost.unit] if x.low < spent < x.high]
+    stairs = sorted((point["cost"], point["accuracy"]) for point in points if point["best"])
+    lines = [[a, (b[0], a[1]), b] for a, b in itertools.pairwise(stairs)]
+    lines += [[(point["cost"], point["low"]), (point["cost"], point["high"])] for point in points]
+    lines += [[(spent, y.low), (spent, y.high)] for spent in limits]
+    _place(points, x, y, ("cost", "accuracy"), lines)
 
     along = alt.X("cost:Q", title=cost.title, scale=x.scale(), axis=x.axis(cost.show))
     axis = alt.Axis(labelExpr=PERCENT, tickCount=6)
-    up = alt.Y("accuracy:Q", title="Test accuracy", scale=y.scale(), axis=axis)
+    up = alt.Y("accuracy:Q", title="Accuracy", scale=y.scale(), axis=axis)
     steps = (
         of_rows(points)
         .transform_filter("datum.best")
@@ -143,10 +143,33 @@ def accuracy_against(
     )
     size = alt.Size("size:Q", scale=None)
     layers = [steps, bars, *_dots(base, "datum.best", palette, y=up, size=size), *_names(points, "cost", palette)]
-    if limit is not None and x.low < limit * cost.unit < x.high:
-        bound = of_rows([{"cost": limit * cost.unit}]).encode(x="cost:Q")
+    if limits:
+        bound = of_rows([{"cost": spent} for spent in limits]).encode(x="cost:Q")
         layers.append(bound.mark_rule(aria=False, color=palette.accent, strokeDash=[6, 4]))
     return alt.LayerChart(layer=layers)
+
+
+def _judged(cost: Cost, rungs: Sequence[_Rung], winner: str | None, best: Sequence[str]) -> list[Row]:
+    """The points of `accuracy_against`."""
+    points: list[Row] = []
+    for rung in against(cost, rungs):
+        spent, bounds = rung[cost.key] * cost.unit, rung.get("accuracy_interval")
+        low, high = bounds or (rung["accuracy"], rung["accuracy"])
+        points.append(
+            {
+                "model": rung["model"],
+                "cost": spent,
+                "accuracy": rung["accuracy"],
+                "low": low,
+                "high": high,
+                "said": text.percent(rung["accuracy"]) + (f" ({text.interval(bounds)})" if bounds else ""),
+                "costs": cost.show(spent),
+                "size": 170 if rung["model"] == winner else 70,
+                "best": rung["model"] in best,
+                "frontier": "yes" if rung["model"] in best else "no",
+            }
+        )
+    return points
 
 
 def accuracy_over_time(
@@ -170,19 +193,15 @@ def accuracy_over_time(
         for model, rows in histories.items()
     }
     curves |= {model: [_moment(model, *what, None, "classical")] for model, what in fitted.items()}
+    x, curves = _times(curves)
     points = [point for rows in curves.values() for point in rows]
     ends = [dict(max(rows, key=lambda row: float(row["seconds"]))) for rows in curves.values()]
-    times = [end["seconds"] for end in ends]
-    if max(times) > 10 * min(times) > 0:
-        x = _around([point["seconds"] for point in points if point["seconds"] > 0], 1.5)
-        points = [point for point in points if point["seconds"] > 0]
-    else:
-        x = Span(0, 1.25 * max(times) or 1, log=False)
     # what counts is how the curves end: the first epochs may begin far below the picture
     last = [end["accuracy"] for end in ends]
     floor = max(min(point["accuracy"] for point in points), min(last) - 0.05 - (max(last) - min(last)))
     y = _accuracies([floor], [point["accuracy"] for point in points])
-    _place(ends, ("seconds", x, None), ("accuracy", y, None))
+    drawn = [[(row["seconds"], max(floor, row["accuracy"])) for row in rows] for rows in curves.values()]
+    _place(ends, x, y, ("seconds", "accuracy"), drawn)
 
     nearest = alt.selection_point(
         name="nearest_point", fields=["model"], nearest=True, on="pointerover", clear="pointerout", empty=False
@@ -222,6 +241,16 @@ def accuracy_over_time(
     return alt.LayerChart(layer=[lines, dots, *_names(ends, "seconds", palette)])
 
 
+def _times(curves: Mapping[str, list[Row]]) -> tuple[Span, dict[str, list[Row]]]:
+    """The axis of the times of `curves`, with room at its end for names; and those of their points that it can show."""
+    ends = [max(row["seconds"] for row in rows) for rows in curves.values()]
+    if not max(ends) > 10 * min(ends) > 0:
+        return Span(0, 1.25 * max(ends) or 1, log=False), dict(curves)
+    later = {model: [row for row in rows if row["seconds"] > 0] for model, rows in curves.items()}
+    first = min(row["seconds"] for rows in later.values() for row in rows)
+    return Span(first / 1.2, max(ends) * (max(ends) / first) ** 0.25), later
+
+
 def _moment(model: str, seconds: float, accuracy: float, epoch: float | None, kind: str) -> Row:
     return {
         "model": model,
@@ -256,9 +285,12 @@ def actual_against_predicted(
         for model, one in told.items()
     ]
     span = _around((point[key] for point in points for key in ("low", "high", "predicted", "actual")), 1.6)
-    _place(points, ("predicted", span, ("low", "high")), ("actual", span, None))
-    along = alt.X("predicted:Q", title=f"{kind.name}: predicted", scale=span.scale(), axis=span.axis(kind.show))
-    up = alt.Y("actual:Q", title="Actual", scale=span.scale(), axis=span.axis(kind.show, grid=True))
+    levels = [[(p["low"], p["actual"]), (p["high"], p["actual"])] for p in points]
+    _place(points, span, span, ("predicted", "actual"), [[(span.low, span.low), (span.high, span.high)], *levels])
+    along = alt.X("predicted:Q", title=f"Predicted {kind.name.lower()}", scale=span.scale(), axis=span.axis(kind.show))
+    up = alt.Y(
+        "actual:Q", title=f"Actual {kind.name.lower()}", scale=span.scale(), axis=span.axis(kind.show, grid=True)
+    )
     ends = [{"predicted": end, "actual": end} for end in (span.low, span.high)]
     diagonal = (
         of_rows(ends)
@@ -296,26 +328,20 @@ def _dots(base: alt.Chart, full: str, palette: Palette, **channels: Any) -> list
     return [dots.encode(**channels) for dots in (hollow, filled)]
 
 
-def _place(
-    points: list[Row],
-    across: tuple[str, Span, tuple[str, str] | None],
-    up: tuple[str, Span, tuple[str, str] | None],
-) -> None:
-    """Gives each point where its name goes (align, dx, dy), and the end of its leader (far, lx).
+def _place(points: list[Row], x: Span, y: Span, keys: tuple[str, str], lines: Sequence[Sequence[_Spot]]) -> None:
+    """Gives each point where its name goes (align, dx, dy), and whether from afar and then where its leader ends (lx).
 
-    `across` and `up` are the key of the point's place on an axis, that axis, and the keys of its bar's ends if any.
+    `keys` are those of the points' places on the axes `x` and `y`; `lines` what is drawn there, in the axes' figures.
     """
 
-    def ends(point: Row, way: tuple[str, Span, tuple[str, str] | None]) -> tuple[float, float, float]:
-        key, span, bar = way
-        low, high = bar or (key, key)
-        return span.share(point[key]), span.share(point[low]), span.share(point[high])
+    def share(spot: _Spot) -> labels.Point:
+        return x.share(spot[0]), 1 - y.share(spot[1])
 
-    found = []
-    for point in points:
-        (x, left, right), (y, bottom, top) = ends(point, across), ends(point, up)
-        found.append(labels.Point(point["model"], x, 1 - y, left, right, 1 - top, 1 - bottom))
-    for point, place in zip(points, labels.place(found, HEIGHT), strict=True):
+    spots = [share((point[keys[0]], point[keys[1]])) for point in points]
+    drawn = [[share(spot) for spot in line] for line in lines]
+    for point, place in zip(
+        points, labels.place([point["model"] for point in points], spots, HEIGHT, drawn), strict=True
+    ):
         side = math.copysign(2, place.dx)
         point |= {"align": place.align, "dx": place.dx, "dy": place.dy, "far": place.far, "lx": place.dx - side}
 
@@ -367,6 +393,6 @@ def _ticks(show: _Show, low: float, high: float) -> list[float]:
 
 def _even_ticks(show: _Show, low: float, high: float) -> list[float]:
     """Multiples of a round value between `low` and `high`, at most seven."""
-    fine = _FINE_TIMES if show is text.seconds else _FINE
-    step = next((value for value in sorted(fine) if value >= (high - low) / 6), fine[-1])
+    fine = [time for time in _FINE_TIMES if time not in (20, 1200)] if show is text.seconds else _FINE
+    step = next((value for value in fine if value >= (high - low) / 6), fine[-1])
     return [step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
