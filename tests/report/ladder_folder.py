@@ -151,9 +151,10 @@ def write_ladder(root: Path) -> Record:
             "seconds": 1761.0,
             "seeds": list(SEEDS),
             "winner": WINNER,
-            "verdict": "Ship resnet20: it names 93.6 % of the test images correctly, no worse than the best beyond "
-            "chance, in two thirds of its time per image. One rung up, resnet9 costs 2.1 times the multiply-adds for "
-            "0.2 points that may be chance.",
+            "verdict": "Ship resnet20: of the rungs that are not significantly worse than the best, resnet9, it is the "
+            "cheapest to run, with 31.0 M multiply-adds an image against 66.0 M. Of the 2,000 test images, which had "
+            "no part in the choice, it gets 93.6 % right (95 % interval 92.5–94.7 %, the mean of 3 seeds). One rung "
+            "up, resnet9 would gain 0.2 points on validation and cost 2.1 times the multiply-adds.",
             "next": f"lenext predict {root}/best.lenext PICTURES",
             "command": "lenext compare fashion-mnist --budget 30m --seeds 3 --max-latency 0.75ms",
             "test": {"name": "test", "images": TEST},

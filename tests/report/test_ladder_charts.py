@@ -9,6 +9,8 @@ import pytest
 
 from lenext.report import charts, foretold, labels, ladder_charts, text
 
+COSTS = {cost.key: cost for cost in ladder_charts.COSTS}
+
 
 def rung(model: str, accuracy: float | None, **costs: Any) -> dict[str, Any]:
     return {"model": model, "accuracy": accuracy, "accuracy_interval": None, **costs}
@@ -26,7 +28,7 @@ def test_every_time_axis_has_readable_ticks(low: float, high: float) -> None:
         {"model": name, "accuracy": 0.9, "accuracy_interval": None, "train_seconds": seconds}
         for name, seconds in (("quick", low), ("slow", high))
     ]
-    spec = ladder_charts.accuracy_against(ladder_charts.COSTS[0], rungs, "quick", charts.PAPER).to_dict()
+    spec = ladder_charts.accuracy_against(COSTS["train_seconds"], rungs, "quick", charts.PAPER).to_dict()
     ticks = spec["layer"][0]["encoding"]["x"]["axis"]["values"]
     assert 2 <= len(ticks) <= 14
     assert all(low / 2 <= tick <= high * 2 for tick in ticks)
@@ -39,7 +41,7 @@ def test_rungs_without_a_cost_or_an_accuracy_are_not_put_on_its_axis() -> None:
         {"model": "failed", "accuracy": None, "macs": 10},
         {"model": "lenet", "accuracy": 0.9, "macs": 10},
     ]
-    assert [rung["model"] for rung in ladder_charts.against(ladder_charts.COSTS[1], rungs)] == ["lenet"]
+    assert [rung["model"] for rung in ladder_charts.against(COSTS["macs"], rungs)] == ["lenet"]
 
 
 def test_names_of_points_that_nearly_coincide_do_not_cover_one_another() -> None:
@@ -47,7 +49,7 @@ def test_names_of_points_that_nearly_coincide_do_not_cover_one_another() -> None
         {"model": name, "accuracy": accuracy, "accuracy_interval": [0.88, 0.93], "params": 61_706}
         for name, accuracy in (("lenet", 0.905), ("lenet_relu", 0.906), ("lenet_wide", 0.907))
     ]
-    spec = ladder_charts.accuracy_against(ladder_charts.COSTS[2], rungs, None, charts.PAPER).to_dict()
+    spec = ladder_charts.accuracy_against(COSTS["params"], rungs, None, charts.PAPER).to_dict()
     points = next(rows for rows in spec["datasets"].values())
     assert len({(point["align"], point["dy"]) for point in points}) == 3
 
@@ -63,13 +65,13 @@ def test_the_frontier_has_what_no_cheaper_model_beats() -> None:
         rung("unknown", 0.99, macs=None),
         rung("failed", None, macs=3),
     ]
-    assert ladder_charts.frontier(ladder_charts.COSTS[1], rungs) == ["cheap", "middle", "dear"]
-    assert ladder_charts.frontier(ladder_charts.COSTS[1], []) == []
+    assert ladder_charts.frontier(COSTS["macs"], rungs) == ["cheap", "middle", "dear"]
+    assert ladder_charts.frontier(COSTS["macs"], []) == []
 
 
 def test_the_frontier_is_drawn_as_steps_through_the_models_on_it() -> None:
     rungs = [rung("a", 0.8, macs=1), rung("b", 0.7, macs=2), rung("c", 0.9, macs=3)]
-    spec = ladder_charts.accuracy_against(ladder_charts.COSTS[1], rungs, "c", charts.PAPER, best=["a", "c"]).to_dict()
+    spec = ladder_charts.accuracy_against(COSTS["macs"], rungs, "c", charts.PAPER, best=["a", "c"]).to_dict()
     line = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "line")
     assert line["mark"]["interpolate"] == "step-after"
     assert line["transform"] == [{"filter": "datum.best"}]
@@ -81,7 +83,7 @@ def test_the_frontier_is_drawn_as_steps_through_the_models_on_it() -> None:
 @pytest.mark.parametrize(("limit", "drawn"), [(0.5, 1), (1000.0, 0), (None, 0)])
 def test_a_limit_is_drawn_where_the_axis_reaches_it(limit, drawn) -> None:
     rungs = [rung("a", 0.8, predict_ms_per_image=0.2), rung("b", 0.9, predict_ms_per_image=1.0)]
-    cost = next(cost for cost in ladder_charts.COSTS if cost.limit == "max_latency_ms")
+    cost = COSTS["predict_ms_per_image"]
     spec = ladder_charts.accuracy_against(cost, rungs, None, charts.PAPER, limit=limit).to_dict()
     rules = [layer for layer in spec["layer"] if layer["mark"].get("strokeDash") == [6, 4]]
     assert len(rules) == drawn

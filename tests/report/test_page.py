@@ -245,15 +245,17 @@ def test_the_cost_axis_can_be_chosen_on_a_telephone(comparison_root, open_page) 
     shown = page.locator("#cost figure:visible")
     assert shown.count() == 1
     assert shown.locator("svg .mark-symbol.role-mark path").count() >= 4
+    page.locator("input[value=train_seconds]").check()
+    shown.locator("svg").wait_for()
+    assert shown.count() == 1
     assert "Training time" in shown.locator("svg").text_content()
     page.locator("input[value=macs]").check()
-    shown.locator("svg").wait_for()
     assert shown.count() == 1
     assert "Multiply–accumulates per image" in shown.locator("svg").text_content()
     assert "svm_linear" in shown.locator("figcaption").inner_text()  # has no MACs, and is said not to be drawn
     page.keyboard.press("ArrowRight")
-    page.locator("#cost-params svg").wait_for()
-    assert page.locator("input:checked").get_attribute("value") == "params"
+    page.locator("#cost-train_seconds svg").wait_for()
+    assert page.locator("#cost input:checked").get_attribute("value") == "train_seconds"
     assert page.evaluate(OVERFLOW) == 0
 
 

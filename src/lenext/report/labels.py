@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTHS = (270, 880)  # pixels
-LETTER, LINE = 6.6, 14  # of a name in 12 px type
+LETTER, LINE_HEIGHT = 6.6, 14  # of a name in 12 px type
 DOT = 6  # a point's radius
 SWEEPS = 4
-PIECE = 0.02  # of a line that is not straight up or level, as a share of the plot
+PIECE = 0.02  # the longest stretch of a line that is reckoned as one box, as a share of the plot
 
 _OUTSIDE = 60.0  # what a pixel beyond the plot's edge counts, in px² of covered names
 _LINE = 0.25  # what a px² of a line counts, two pixels wide: a name is readable over it
@@ -71,8 +71,8 @@ def place(
     plots = []
     for width in WIDTHS:
         at = np.array(points) * [width, height]
-        left, top = at[:, :1] + dx - shift * lengths, at[:, 1:] + dy - LINE / 2
-        boxes = np.stack([left, top, left + lengths, top + LINE], axis=2)
+        left, top = at[:, :1] + dx - shift * lengths, at[:, 1:] + dy - LINE_HEIGHT / 2
+        boxes = np.stack([left, top, left + lengths, top + LINE_HEIGHT], axis=2)
         dots = np.hstack([at - DOT, at + DOT])
         thin = pieces * [width, height, width, height] + [-1, -1, 1, 1]
         cost += _OUTSIDE * (np.maximum(0, -boxes[:, :, :2]) + np.maximum(0, boxes[:, :, 2:] - [width, height])).sum(2)

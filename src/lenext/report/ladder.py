@@ -1,6 +1,7 @@
 """A comparison, from its records to what its page shows. Every part of the records may be missing but the rungs."""
 
 import functools
+import re
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,9 +45,12 @@ def page(record: Record) -> tuple[Context, dict[str, Any]]:
     curves = _curves(record, rungs, title)
     told = _foretold(record, rungs, title)
     environment, facts = record.read_json("env.json"), _facts(comparison)
+    verdict, reasons = _verdict(comparison.get("verdict") or "")
     context: Context = {
         "title": title,
         "comparison": comparison,
+        "verdict": verdict,
+        "reasons": reasons,
         "judged": "validation" if _test(comparison).get("name") == "val" else "test",
         "kept": _kept(comparison.get("budget"), comparison.get("seconds")),
         "figures": _figures(comparison, rungs, winner),
@@ -73,6 +77,12 @@ def _drawn(chart: Callable[[charts.Palette], Any], title: str) -> Context:
         "spec": charts.vega(chart(charts.PAGE), ladder_charts.HEIGHT),
         "picture": lambda: ladder_charts.picture(chart(charts.PAPER), title),
     }
+
+
+def _verdict(words: str) -> tuple[str, str]:
+    """The first sentence of `words`, which says what to do, and the others."""
+    first, *others = re.split(r"(?<=\.) +(?=[A-Z])", words, maxsplit=1)
+    return first, " ".join(others)
 
 
 def _kept(budget: float | None, seconds: float | None) -> Context | None:

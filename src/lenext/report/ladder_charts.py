@@ -34,11 +34,11 @@ class Cost:
 
 
 COSTS = (
-    Cost("train_seconds", "Training time", "Training time", text.seconds),
     Cost("macs", "MACs", "Multiply–accumulates per image", text.compact, limit="max_macs"),
-    Cost("params", "Parameters", "Parameters", text.compact),
+    Cost("train_seconds", "Training time", "Training time", text.seconds),
     Cost("predict_ms_per_image", "Time per image", "Time to predict an image", text.seconds, 1e-3, "max_latency_ms"),
     Cost("bundle_bytes", "Size", "Size of the bundle", text.size, limit="max_size_bytes"),
+    Cost("params", "Parameters", "Parameters", text.compact),
 )
 
 
