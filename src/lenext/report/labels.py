@@ -18,7 +18,7 @@ SWEEPS = 4
 PIECE = 0.02  # the longest stretch of a line that is reckoned as one box, as a share of the plot
 
 _OUTSIDE = 60.0  # what a pixel beyond the plot's edge counts, in px² of covered names
-_LINE = 0.25  # what a px² of a line counts, two pixels wide: a name is readable over it
+_LINE = 0.15  # what a px² of a line counts, two pixels wide: a name is readable over it
 _MEET = 100.0  # what it counts that two names meet, however little
 _FAR = 0.8  # what a pixel of distance counts
 _LEADER = 20  # pixels between a point and the line of its name from which on they are joined

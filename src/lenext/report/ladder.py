@@ -20,13 +20,13 @@ _LIMITS: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 _TITLES = {  # of the sections, with the parts of the context of which one at least is there
     "models": ("Models", ("rungs",)),
-    "cost": ("Accuracy against cost", ("costs",)),
-    "differences": ("Which differences are real", ("differences",)),
+    "cost": ("Accuracy and cost", ("costs",)),
+    "differences": ("Differences", ("differences",)),
     "curves": ("Learning curves", ("curves",)),
-    "separating": ("Images that tell them apart", ("separating",)),
+    "separating": ("Images", ("separating",)),
     "agreement": ("Agreement", ("agreement",)),
-    "foretold": ("Predicted and actual", ("foretold", "plan")),
-    "reproduce": ("How to reproduce", ("reproduce",)),
+    "foretold": ("Predictions", ("foretold", "plan")),
+    "reproduce": ("Reproduce", ("reproduce",)),
 }
 
 
@@ -110,11 +110,11 @@ def _figures(comparison: Context, rungs: Sequence[Context], winner: str | None) 
             found.append(("Bundle", text.size(best["bundle_bytes"]), ""))
     left_out = _left_out(comparison)
     failed = sum(bool(rung.get("error")) for rung in rungs if rung["model"] not in left_out)
-    missing = [f"{number} {what}" for number, what in ((failed, "failed"), (len(left_out), "left out")) if number]
+    notes = [f"{number} {what}" for number, what in ((failed, "failed"), (len(left_out), "left out")) if number]
+    if len(comparison.get("seeds") or []) > 1:
+        notes.insert(0, f"{len(comparison['seeds'])} seeds each")
     finished = sum(rung.get("accuracy") is not None for rung in rungs)
-    found.append(("Models judged", text.count(finished), ", ".join(missing)))
-    if seeds := comparison.get("seeds"):
-        found.append(("Seeds", text.count(len(seeds)), "of each model" if len(seeds) > 1 else ""))
+    found.append(("Models judged", text.count(finished), ", ".join(notes)))
     if images := _test(comparison).get("images"):
         found.append(("Judged on", text.count(images), "images"))
     return [
@@ -236,7 +236,10 @@ def _curves(record: Record, rungs: Sequence[Context], title: str) -> Context | N
 
 
 def _differences(pairs: Sequence[Context] | None, rungs: Sequence[Context]) -> Context | None:
-    """The pairs, each turned so that its first model is the better one; and the same as a triangle, the best on top."""
+    """The pairs, each turned so that its first model is the better one; and the same as a triangle.
+
+    Its rows begin with the best model, its columns with the worst, so that it is full where a narrow page begins.
+    """
     if not pairs:
         return None
     turned = sorted((_turned(pair) for pair in pairs), key=lambda pair: -pair["difference"])
@@ -244,16 +247,16 @@ def _differences(pairs: Sequence[Context] | None, rungs: Sequence[Context]) -> C
     named = {pair[end] for pair in turned for end in ("a", "b")}
     order = sorted(named, key=lambda model: (-accuracy.get(model, 0.0), model))
     cells = {frozenset((pair["a"], pair["b"])): pair for pair in turned}
+    columns = order[:0:-1]
     return {
         "pairs": turned,
         "real": sum(bool(pair.get("significant")) for pair in turned),
-        "columns": order[1:],
+        "columns": columns,
         "rows": [
-            {"model": row, "cells": [cells.get(frozenset((row, column))) if at >= index else None
-                                     for at, column in enumerate(order[1:])]}
+            {"model": row, "cells": [cells.get(frozenset((row, column))) for column in columns[: len(columns) - index]]}
             for index, row in enumerate(order[:-1])
         ],
-    }  # fmt: skip
+    }
 
 
 def _turned(pair: Context) -> Context:

@@ -25,8 +25,11 @@ function showTip(_handler, event, _item, value) {
 // them: what is not chosen on the screen is on paper.
 function draw(chart) {
   const specification = JSON.parse(chart.querySelector("script").textContent);
+  specification.description = chart.getAttribute("aria-label"); // else Vega overwrites it with a word of its own
   const settings = { mode: "vega", renderer: "svg", actions: false, defaultStyle: false, tooltip: showTip };
-  vegaEmbed(chart, specification, settings).catch((error) => console.error(error));
+  vegaEmbed(chart, specification, settings)
+    .then(() => chart.setAttribute("role", "img"))
+    .catch((error) => console.error(error));
 }
 
 for (const chart of document.querySelectorAll(".chart")) {
