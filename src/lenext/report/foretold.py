@@ -44,12 +44,11 @@ class Foretold:
 
 def of_amount(predicted: Any, actual: float | None) -> Foretold | None:
     """`predicted` is ``{"value", "low", "high"}`` or a number of seconds or bytes; None where nothing was foretold."""
-    if isinstance(predicted, Mapping):
-        value = predicted.get("value")
-        low, high = (value if predicted.get(key) is None else predicted[key] for key in ("low", "high"))
-    else:
-        value = low = high = predicted
-    return None if value is None else Foretold(value, low, high, actual)
+    figures: Mapping[str, Any] = predicted if isinstance(predicted, Mapping) else {"value": predicted}
+    value, low, high = (figures.get(key) for key in ("value", "low", "high"))
+    if value is None:
+        return None
+    return Foretold(value, value if low is None else low, value if high is None else high, actual)
 
 
 def of_estimate(estimate: Mapping[str, Any] | None, kind: Kind) -> Foretold | None:

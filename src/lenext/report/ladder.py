@@ -331,8 +331,8 @@ def _foretold(record: Record, rungs: Sequence[Context], title: str) -> list[Cont
     models = [rung["model"] for rung in rungs]
     found = []
     for kind in foretold.KINDS:
-        all_told = {rung["model"]: told for rung in rungs if (told := _told(record, rung, kind))}
-        told = {model: one for model, one in all_told.items() if one.predicted > 0 and one.actual}
+        known = {rung["model"]: _told(record, rung, kind) for rung in rungs}
+        told = {model: one for model, one in known.items() if one and one.predicted > 0 and one.actual}
         if not told:
             continue
         judged = [one.inside for one in told.values() if one.inside is not None]
