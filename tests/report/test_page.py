@@ -161,6 +161,24 @@ def test_a_run_says_what_it_measured(run_root, open_page) -> None:
     assert "exif rotated" not in text  # found nowhere, so not mentioned
 
 
+def test_a_run_compares_what_was_foretold_with_what_came(tmp_path, open_page, write_run) -> None:
+    record = write_run(tmp_path / "run")
+    step = {"value": 0.02, "low": 0.018, "high": 0.022}
+    told = {"seconds": {"value": 18.0, "low": 15.0, "high": 21.0}, "step_seconds": step, "epochs": 12.0}
+    record.write_json(
+        "estimate.json", {"predicted": told, "actual": {"seconds": 20.4, "step_seconds": 0.0235, "epochs": 12.0}}
+    )
+    section = open_page(report(record.root), width=360).page.locator("#times")
+    sentence = "It took 13 % longer than predicted. That is within the interval given, 15 s to 21 s."
+    assert section.locator("p").first.inner_text() == sentence
+    rows = section.locator("tbody tr").all_inner_texts()
+    assert [[" ".join(cell.split()) for cell in row.split("\t")] for row in rows] == [
+        ["Time", "18 s 15 s to 21 s", "20 s within the interval"],
+        ["Time of a step", "20 ms 18 ms to 22 ms", "24 ms outside the interval"],
+        ["Epochs", "12", "12"],
+    ]
+
+
 def test_headings_tables_and_pictures_are_there_for_everyone(run_root, open_page) -> None:
     page = open_page(run_root / "report.html").page
     levels = [int(name[1]) for name in page.locator("h1, h2, h3").evaluate_all("all => all.map(e => e.tagName)")]

@@ -164,6 +164,7 @@ def _judged(cost: Cost, rungs: Sequence[_Rung], winner: str | None, best: Sequen
                 "high": high,
                 "said": text.percent(rung["accuracy"]) + (f" ({text.interval(bounds)})" if bounds else ""),
                 "costs": cost.show(spent),
+                "winner": rung["model"] == winner,
                 "size": 170 if rung["model"] == winner else 70,
                 "best": rung["model"] in best,
                 "frontier": "yes" if rung["model"] in best else "no",
@@ -364,6 +365,7 @@ def _names(points: list[Row], x: str, palette: Palette, y: str = "accuracy") -> 
         dy=alt.expr("datum.dy"),
         baseline="middle",
         fontSize=12,
+        fontWeight=alt.expr("datum.winner ? 'bold' : 'normal'"),
         color=palette.ink,
     )
     return [leaders.encode(x2=x, y2=y), names.encode(text="model:N")]
