@@ -111,10 +111,10 @@ def _figures(comparison: Context, rungs: Sequence[Context], winner: str | None) 
     left_out = _left_out(comparison)
     failed = sum(bool(rung.get("error")) for rung in rungs if rung["model"] not in left_out)
     notes = [f"{number} {what}" for number, what in ((failed, "failed"), (len(left_out), "left out")) if number]
-    if len(comparison.get("seeds") or []) > 1:
-        notes.insert(0, f"{len(comparison['seeds'])} seeds each")
-    finished = sum(rung.get("accuracy") is not None for rung in rungs)
-    found.append(("Models judged", text.count(finished), ", ".join(notes)))
+    finished = [len(rung.get("accuracies") or [0]) for rung in rungs if rung.get("accuracy") is not None]
+    if (most := max(finished, default=0)) > 1:
+        notes.insert(0, f"{most} seeds each" if min(finished) == most else f"up to {most} seeds")
+    found.append(("Models judged", text.count(len(finished)), ", ".join(notes)))
     if images := _test(comparison).get("images"):
         found.append(("Judged on", text.count(images), "images"))
     return [
