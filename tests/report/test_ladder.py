@@ -89,6 +89,19 @@ def test_every_rung_has_its_row_and_those_without_figures_say_why(root, open_pag
     assert f"left out: {REASON}" in rows.last.inner_text()
 
 
+def test_what_missed_its_interval_and_seeds_that_were_not_run_are_told(changed, comparison, open_page) -> None:
+    rungs = [dict(rung) for rung in comparison["rungs"]]
+    rungs[0] |= {"seconds": 99.0}
+    rungs[1] |= {"accuracies": [0.84], "accuracy_spread": None}
+    page = open_page(changed(rungs=rungs)).page
+    assert "up to 3 seeds, 1 failed, 1 left out" in page.locator("header .figures").inner_text()
+    rows = page.locator("#models tbody tr")
+    assert [row.split().count("missed") for row in rows.all_inner_texts()] == [1] + [0] * (len(RUNGS) + 1)
+    assert "±" not in rows.nth(1).inner_text()
+    caption = page.locator("#foretold figcaption").first.inner_text()
+    assert "11 of 12 actual figures lie in the interval given before." in caption
+
+
 def test_the_table_sorts_and_what_has_no_figures_stays_last(root, comparison, open_page) -> None:
     page = open_page(root / "report.html").page
     shown = page.locator("#models tbody th")
