@@ -61,7 +61,7 @@ def page(record: Record) -> tuple[Context, dict[str, Any]]:
         "separating": _separating(record, comparison.get("separating")),
         "agreement": _agreement(comparison.get("agreement")),
         "foretold": told,
-        "plan": comparison.get("plan"),
+        "plan": comparison.get("plan") if comparison.get("budget") else None,  # without one there are no shares
         "reproduce": {"facts": facts} if facts or environment or comparison.get("command") else None,
         "environment": environment,
         "charts": bool(costs or curves or told),

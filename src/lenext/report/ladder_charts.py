@@ -15,7 +15,7 @@ from lenext.report.foretold import Foretold, Kind
 HEIGHT = 380  # pixels of a plot, without its axes
 WIDTH = 720  # of one in a PNG
 
-_BAR = "M-4,-0.7L4,-0.7L4,0.7L-4,0.7Z"  # a level mark, for what has no curve
+_BAR = "M-3,-0.7L3,-0.7L3,0.7L-3,0.7Z"  # a level mark, for what has no curve
 _Spot = tuple[float, float]
 _Show = Callable[[float | None], str]
 _Rung = Mapping[str, Any]
