@@ -81,12 +81,12 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
     return made
 
 
-def print_paths(report: Path, bundle: Path) -> None:
-    """Where the results are, and the next command to type."""
+def print_paths(report: Path, bundle: Path | None) -> None:
+    """Where the results are, and the next command to type, where there is a bundle."""
     from lenext.run import next_command
 
     if WORKER == 0:
-        print(f"\nreport  {report}\nbundle  {bundle}\nnext    {next_command(bundle)}")
+        print(f"\nreport  {report}" + (f"\nbundle  {bundle}\nnext    {next_command(bundle)}" if bundle else ""))
 
 
 def is_terminal() -> bool:
