@@ -2,12 +2,12 @@
 
     python benchmarks/intervals.py [--sets 200]
 
-A score set is what eight rungs, with each of their seeds, say of the same images, ten classes each. Whether a rung gets
+A score set is what eight rungs, with each of their seeds, say of the same images, of ten classes. Whether a rung gets
 an image right hangs on how hard the image is for all of them, on what is hard for this rung whatever its seed, and on
-chance; how good a seed is varies by 0.3 or 0.6 points of accuracy. The truth is then known in closed form. Four of the rungs
-are equally good: where they are found to differ, that is a false alarm. Per kind of set it is counted how often the
-95 % interval of an accuracy, and of a difference, holds the truth; how often the paired test at 5 % gives a false alarm;
-and in how many sets there is even one, after Holm's correction over all 28 pairs.
+chance; how good a seed is varies by 0.3 or 0.6 points of accuracy. So the truth is known in closed form. Four of the
+rungs are equally good: where they are found to differ, that is a false alarm. Counted is, per kind of set, how often
+the 95 % interval of an accuracy, and of a difference, holds the truth; how often the paired test at 5 % gives a false
+alarm; and in how many sets there is even one, after Holm's correction over all 28 pairs.
 """
 
 import argparse
@@ -90,4 +90,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     rows = [measure(*kind, arguments.sets) for kind in KINDS]
     keys = ("interval_covers", "difference_interval_covers", "false_alarms", "sets_with_a_false_alarm")
-    write("statistics", {"all": {key: round(float(np.mean([row[key] for row in rows])), 4) for key in keys}, "kinds": rows})
+    write(
+        "statistics",
+        {"all": {key: round(float(np.mean([row[key] for row in rows])), 4) for key in keys}, "kinds": rows},
+    )

@@ -179,9 +179,7 @@ def new_record(spec: Run, out: Path | None) -> Record:
     return Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
 
 
-def resume(
-    root: Path, *, data: Dataset | None = None, observer: Observer | None = None, page: bool = True
-) -> Result:
+def resume(root: Path, *, data: Dataset | None = None, observer: Observer | None = None, page: bool = True) -> Result:
     """Continues the run in `root` from its last checkpoint to the weights it would have reached without a stop.
 
     `data` are its images where they are prepared already; `page` as in `run`.
@@ -343,9 +341,7 @@ def _fit_network(
     )
 
 
-def _fit_classical(
-    spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer, *, page: bool
-) -> _Fit:
+def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer, *, page: bool) -> _Fit:
     observer.stage(f"{spec.model.name}: fitting on {len(data.train):,} images")
     deadline, folder = training_deadline(spec, 0.0, page=page), record.path("last")
     judged = data.test if len(data.test) else data.val

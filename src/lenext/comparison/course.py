@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -107,7 +108,7 @@ class Asked:
             if value is not None:
                 words += [f"--{option}", value if isinstance(value, str) else f"{value:.12g}"]
         for path, value in _flat(self.settings):
-            words += ["--set", f"{path}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...\n').strip()}"]
+            words += ["--set", f"{path}={json.dumps(value)}"]  # which is YAML
         return shlex.join(words)
 
 
@@ -249,10 +250,14 @@ class _Course:
     def _take_up(self, before: dict[str, Any]) -> None:
         """Where an earlier call stopped."""
         if before["fingerprint"] != self.images.fingerprint:
-            raise DataError(f"{self.asked.data}: the images are not those that {self.record.root} compares on; start anew")
+            raise DataError(
+                f"{self.asked.data}: the images are not those that {self.record.root} compares on; start anew"
+            )
         for row in before["plan"]:
             self.plan.append(
-                Share(row["model"], row["seeds"], row["epochs"], row["seconds"], _amount(row["predicted"]), row["reason"])
+                Share(
+                    row["model"], row["seeds"], row["epochs"], row["seconds"], _amount(row["predicted"]), row["reason"]
+                )
             )
         seconds = before["seconds"]
         for row in before["rungs"]:

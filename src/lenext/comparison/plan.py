@@ -127,7 +127,9 @@ def _share(need: Need, n: int, *, level: float, stretch: float, scale: float) ->
     return Share(need.model, n, epochs, predicted.value, predicted)
 
 
-def _keeps(shares: Iterable[Share], needs: Sequence[Need], seeds: Mapping[str, int], least: Mapping[str, float]) -> bool:
+def _keeps(
+    shares: Iterable[Share], needs: Sequence[Need], seeds: Mapping[str, int], least: Mapping[str, float]
+) -> bool:
     """Whether the further seeds leave every rung in, every network half of its epochs, and classical rungs all."""
     for share, need in zip(shares, needs, strict=True):
         if not share.included:

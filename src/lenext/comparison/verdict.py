@@ -32,14 +32,16 @@ class Constraints:
                 raise UsageError(f"{name}: given {value:g}, accepted: more than 0")
 
     def of(self) -> list[tuple[str, float, str, str]]:
-        """Those that are given: the figure that each is about, its limit, and the limit and the superlative in words."""
+        """Those that are given: which figure each is about, its limit, this in words, and the superlative."""
         rows = (
             ("predict_ms_per_image", self.max_latency_ms, "takes at most {} an image", "fastest"),
             ("bundle_bytes", self.max_size_bytes, "is at most {} large", "smallest"),
             ("macs", self.max_macs, "takes at most {} an image", "cheapest"),
         )
         return [
-            (key, limit, words.format(show(key, limit)), least) for key, limit, words, least in rows if limit is not None
+            (key, limit, words.format(show(key, limit)), least)
+            for key, limit, words, least in rows
+            if limit is not None
         ]
 
     def admits(self, row: Row) -> bool:
@@ -140,22 +142,22 @@ def _next_rung(winner: Row, admitted: Sequence[Row]) -> list[str]:
     above = [row for row in admitted if _cost(row) > _cost(winner) and (row["val_accuracy"] or 0.0) > mine]
     if above:
         up = above[0]
-        return [
+        return [(
             f"One rung up, {up['model']} would gain {_points(up['val_accuracy'] - mine)} on validation and cost "
             f"{_times(up['macs'], winner['macs'])} the multiply-adds and "
             f"{_times(up['train_seconds'], winner['train_seconds'])} the training time "
             f"({text.seconds(up['train_seconds'])}), as {text.size(up['bundle_bytes'])} instead of "
             f"{text.size(winner['bundle_bytes'])}."
-        ]
+        )]
     below = [row for row in admitted if _cost(row) < _cost(winner)]
     if not below:
         return ["No dearer rung was more accurate."]
     down = max(below, key=lambda row: row["val_accuracy"] or 0.0)
-    return [
+    return [(
         f"No dearer rung was more accurate; the best of the cheaper ones, {down['model']}, would lose "
         f"{_points(mine - (down['val_accuracy'] or 0.0))} on validation and take "
         f"{_times(down['macs'], winner['macs'])} the multiply-adds."
-    ]
+    )]
 
 
 def _within(admitted: int, finished: int, constraints: Constraints) -> str:
