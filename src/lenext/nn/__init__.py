@@ -11,10 +11,11 @@ from lenext.nn.initialise import HEAD_STD, he, xavier
 from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
 from lenext.nn.sync import SyncBatchNorm2d, synchronise
-from lenext.nn.threads import on_threads, share_out, threads_for
+from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
 
 __all__ = [
     "HEAD_STD",
+    "SMALL_MACS",
     "AlignedConv2d",
     "AuxiliaryHead",
     "Dropout",

@@ -32,6 +32,20 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _DROPOUT = nn.modules.dropout._DropoutNd  # all but ours draw from one generator, whoever comes first
 
 
+def number_of_parts(model: nn.Module, macs: int, at_once: int, world: World = World()) -> int:
+    """Into how many parts `Shards` cuts the images that are computed at a time; 1 where that would not pay."""
+    parameters = list(model.parameters())
+    norms = bool(_modules(model, _BATCH_NORM))
+    divisible = (
+        parameters[0].device.type != "cuda"
+        and world.size == 1
+        and _LEAST_MACS <= macs < _LARGE_MACS
+        and sum(parameter.numel() for parameter in parameters) < _LARGE_PARAMS
+        and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
+    )
+    return max(1, min(torch.get_num_threads(), at_once // _LEAST_IMAGES if norms else at_once)) if divisible else 1
+
+
 class Shards:
     """Computes gradients of `model`, whose forward pass takes `macs` multiply-adds an image."""
 
@@ -50,15 +64,7 @@ class Shards:
         ]
         self._parameters = list(model.parameters())
         self.at_once = at_once
-        cores = torch.get_num_threads()
-        most = at_once // _LEAST_IMAGES if _modules(model, _BATCH_NORM) else at_once
-        divisible = (
-            next(model.parameters()).device.type == "cpu"
-            and world.size == 1
-            and sum(parameter.numel() for parameter in self._parameters) < _LARGE_PARAMS
-            and all(isinstance(module, Dropout) for module in _modules(model, _DROPOUT))
-        )
-        number = max(1, min(cores, most)) if divisible and _LEAST_MACS <= macs < _LARGE_MACS else 1
+        cores, number = torch.get_num_threads(), number_of_parts(model, macs, at_once, world)
         apart = {id(buffer) for norm in _modules(model, _BATCH_NORM) for buffer in norm.buffers()}
         shared = {id(t): t for t in (*self._parameters, *model.buffers()) if id(t) not in apart}
         self.models = [model, *(copy.deepcopy(model, dict(shared)) for _ in range(number - 1))]
