@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from lenext.costing import Amount
 from lenext.data import Dataset
 from lenext.foresight import Foresight

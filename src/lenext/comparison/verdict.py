@@ -142,22 +142,26 @@ def _next_rung(winner: Row, admitted: Sequence[Row]) -> list[str]:
     above = [row for row in admitted if _cost(row) > _cost(winner) and (row["val_accuracy"] or 0.0) > mine]
     if above:
         up = above[0]
-        return [(
-            f"One rung up, {up['model']} would gain {_points(up['val_accuracy'] - mine)} on validation and cost "
-            f"{_times(up['macs'], winner['macs'])} the multiply-adds and "
-            f"{_times(up['train_seconds'], winner['train_seconds'])} the training time "
-            f"({text.seconds(up['train_seconds'])}), as {text.size(up['bundle_bytes'])} instead of "
-            f"{text.size(winner['bundle_bytes'])}."
-        )]
+        return [
+            (
+                f"One rung up, {up['model']} would gain {_points(up['val_accuracy'] - mine)} on validation and cost "
+                f"{_times(up['macs'], winner['macs'])} the multiply-adds and "
+                f"{_times(up['train_seconds'], winner['train_seconds'])} the training time "
+                f"({text.seconds(up['train_seconds'])}), as {text.size(up['bundle_bytes'])} instead of "
+                f"{text.size(winner['bundle_bytes'])}."
+            )
+        ]
     below = [row for row in admitted if _cost(row) < _cost(winner)]
     if not below:
         return ["No dearer rung was more accurate."]
     down = max(below, key=lambda row: row["val_accuracy"] or 0.0)
-    return [(
-        f"No dearer rung was more accurate; the best of the cheaper ones, {down['model']}, would lose "
-        f"{_points(mine - (down['val_accuracy'] or 0.0))} on validation and take "
-        f"{_times(down['macs'], winner['macs'])} the multiply-adds."
-    )]
+    return [
+        (
+            f"No dearer rung was more accurate; the best of the cheaper ones, {down['model']}, would lose "
+            f"{_points(mine - (down['val_accuracy'] or 0.0))} on validation and take "
+            f"{_times(down['macs'], winner['macs'])} the multiply-adds."
+        )
+    ]
 
 
 def _within(admitted: int, finished: int, constraints: Constraints) -> str:
