@@ -69,7 +69,8 @@ def test_the_best_is_shipped_where_every_cheaper_rung_is_worse() -> None:
     found = verdict({"big": rung(0.95, macs=1_000_000), "small": rung(0.90, macs=10_000)})
     assert (found.best, found.winner) == ("big", "big")
     assert "every cheaper rung is significantly worse" in found.words
-    assert "the best of the cheaper ones, small, would lose 5." in found.words
+    assert "the best of the cheaper ones, small, would lose 4.9 points on validation" in found.words
+    assert "100 times fewer multiply-adds" in found.words
 
 
 def test_the_test_images_have_no_part_in_the_choice() -> None:
@@ -98,7 +99,7 @@ def test_where_nothing_keeps_to_the_constraints_it_says_what_would() -> None:
     runs = {"big": rung(0.95, macs=1_000_000, bundle_bytes=500), "small": rung(0.90, macs=10_000)}
     found = verdict(runs, max_macs=5e3)
     assert found.winner is found.best is None
-    assert found.words.startswith("No rung takes at most 5,000 multiply-adds an image: the cheapest, small, has 10 k")
+    assert found.words.startswith("No rung takes at most 5,000 multiply-adds an image: the cheapest, small, has 10.0 k")
     assert "Nothing is shipped" in found.words
     assert "No rung at the same time" in verdict(runs, max_macs=1e5, max_size_bytes=1000).words
     with pytest.raises(UsageError, match="max_macs: given -1, accepted: more than 0"):

@@ -2,43 +2,30 @@
 
 import contextlib
 import dataclasses
-import json
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lenext.comparison import outcome
+from lenext.comparison.asked import FILE, OPTIONAL, Asked, multiply_adds
 from lenext.comparison.outcome import Finished
 from lenext.comparison.plan import Need, Share, first_plan, share_out
-from lenext.comparison.verdict import Constraints, decide
+from lenext.comparison.verdict import decide
 from lenext.costing import Amount
 from lenext.costing.profiling import profile
 from lenext.data import Dataset
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.foresight import Foresight, foresee
-from lenext.ladder import LADDER, SECTIONS, cost, resolve, rung
-from lenext.models import variant
+from lenext.ladder import LADDER, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report, text
 from lenext.run import Observer, next_command, prepare_for, run, slug, write_array
 from lenext.run import resume as resume_run
-from lenext.spec import Model, Run, from_dict, parse_amount, parse_seconds, read_yaml, to_dict
+from lenext.spec import Run, parse_amount, parse_seconds
 from lenext.training.budget import RECORD_SECONDS, REPORT_SECONDS, Clock
 from lenext.training.distributed import joined
 
-# What is compared unless the user says otherwise: rungs that a small processor trains in minutes
-DEFAULT = ("softmax", "svm_linear", "bow_sift", "lenet", "lenet_relu", "resnet20")
-# The same with a budget, which is shared out among them; from the cheapest network up. `OPTIONAL` ones join, in this
-# order, while the others keep enough epochs. A width after @ is what a small processor trains in minutes
-BUDGETED = ("softmax", "svm_linear", "hog_svm", "bow_sift", "vlad_sift", "fisher_sift", "lenet", "lenet_relu",
-            "resnet20", "resnet9")  # fmt: skip
-OPTIONAL = ("alexnet@0.25", "vgg11_bn@0.25", "googlenet@0.25", "resnext29_2x32d@0.25")
-
-ASKED = "compare.yaml"  # what a comparison's folder is known by
 PAGE_SECONDS = REPORT_SECONDS - RECORD_SECONDS
 CONCLUSION_SECONDS = 5.0  # the comparison's own report, and what is computed for it; of a short budget a fifth
 PAGES_SHARE = 0.05  # of the budget, at most, goes into the runs' own pages; else they are left out
@@ -62,54 +49,6 @@ class Comparison:
     plan: list[dict[str, Any]]
     rungs: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The question, as it is kept in the comparison's folder."""
-
-    data: str
-    models: tuple[str, ...] | None = None
-    epochs: float | None = None
-    budget: float | None = None  # seconds
-    seed: int = 0
-    seeds: int = 1
-    max_latency_ms: float | None = None
-    max_size_bytes: float | None = None
-    max_macs: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The rungs to compare."""
-        if self.models is not None:
-            return self.models
-        return DEFAULT if self.budget is None else BUDGETED + OPTIONAL
-
-    @property
-    def constraints(self) -> Constraints:
-        return Constraints(self.max_latency_ms, self.max_size_bytes, self.max_macs)
-
-    @property
-    def command(self) -> str:
-        """What to type for the same comparison."""
-        options = {
-            "models": ",".join(self.models) if self.models else None,
-            "budget": None if self.budget is None else f"{self.budget:g}s",
-            "epochs": self.epochs,
-            "seeds": self.seeds if self.seeds > 1 else None,
-            "seed": self.seed or None,
-            "max-latency": self.max_latency_ms,
-            "max-size": self.max_size_bytes,
-            "max-macs": self.max_macs,
-        }
-        words = ["lenext", "compare", self.data]
-        for option, value in options.items():
-            if value is not None:
-                words += [f"--{option}", value if isinstance(value, str) else f"{value:.12g}"]
-        for path, value in _flat(self.settings):
-            words += ["--set", f"{path}={json.dumps(value)}"]  # which is YAML
-        return shlex.join(words)
 
 
 def compare(
@@ -159,13 +98,8 @@ def compare(
 
 def resume(root: Path, *, observer: Observer | None = None) -> Comparison:
     """Continues the comparison in `root`. Raises UsageError where `root` is none."""
-    clock, values = Clock(), read_yaml(Record.open(root, ASKED).path(ASKED))
-    if isinstance(models := values.get("models"), list):
-        values["models"] = tuple(models)
-    try:
-        asked = Asked(**values)
-    except TypeError as error:
-        raise UsageError(f"{root / ASKED} is not a comparison's, as lenext writes it: {error}") from error
+    clock = Clock()
+    asked = Asked.read(Record.open(root, FILE).path(FILE))
     return _go(asked, root, clock, observer or Observer())
 
 
@@ -178,12 +112,12 @@ def _go(asked: Asked, out: Path | None, clock: Clock, observer: Observer) -> Com
     if asked.seeds < 1:
         raise UsageError(f"seeds: given {asked.seeds}, accepted: 1 or more")
     _ = asked.constraints  # in their ranges
-    specs = {name: _spec(asked, name) for name in asked.names}
+    specs = {name: asked.spec(name) for name in asked.names}
     source = specs[asked.names[0]].data
     asked = replace(asked, data=source.source)
-    if out and (out / ASKED).is_file():
-        record = Record.open(out, ASKED)
-        _must_be_the_same(read_yaml(record.path(ASKED)), asked, out)
+    if out and (out / FILE).is_file():
+        record = Record.open(out, FILE)
+        Asked.read(record.path(FILE)).must_be(asked, out)
     else:
         record = Record.create(out, f"compare-{slug(source.source)}")
     try:
@@ -193,7 +127,8 @@ def _go(asked: Asked, out: Path | None, clock: Clock, observer: Observer) -> Com
         reason = str(error).split(";")[0]
     except KeyboardInterrupt:
         reason = "interrupted"
-    raise Interrupted(f"{reason}; `lenext resume {record.root}` continues the comparison")
+    begun = record.path(FILE).is_file()
+    raise Interrupted(reason + (f"; `lenext resume {record.root}` continues the comparison" if begun else ""))
 
 
 class _Course:
@@ -231,7 +166,7 @@ class _Course:
                 self.record.root.rmdir()
             raise UsageError(f"no rung can be compared; {self.plan[0].model}: {self.plan[0].reason}")
         self._note()
-        self.record.write_text(ASKED, yaml.safe_dump(_plain(self.asked), sort_keys=False, allow_unicode=True))
+        self.record.write_text(FILE, self.asked.to_yaml())
         if self.asked.budget is not None:
             self.observer.planned([share.row() for share in self.plan])
         while todo := self._todo():
@@ -334,7 +269,7 @@ class _Course:
         if most is None:
             return None
         try:
-            macs = _macs(self.specs[name], self.images)
+            macs = multiply_adds(self.specs[name], self.images)
         except LenextError:  # the run will say so
             return None
         return f"{text.compact(macs)} multiply-adds, more than {text.compact(most)}" if macs > most else None
@@ -500,62 +435,6 @@ class _Course:
             rungs=rows,
             pairs=document["pairs"],
         )
-
-
-def _spec(asked: Asked, name: str) -> Run:
-    """The run of rung `name`: the settings less those that it does not read."""
-    plain, at, width = name.partition("@")
-    row = rung(plain)
-    own = {key: value for key, value in asked.settings.items() if key not in {"model", *SECTIONS} - {*row.sections}}
-    options = asked.settings.get("model", {})
-    if row.is_network and isinstance(options, Mapping):
-        from_dict(Model, {**options, "name": plain}, "model")  # which keys there are
-        read = {*variant(plain).options, "mirror"}
-        own["model"] = {key: value for key, value in options.items() if key in read}
-    if at:
-        if not row.is_network:
-            raise UsageError(f"{name}: {plain} has no width; accepted with @: networks, such as resnet9@0.5")
-        own["model"] = {**own.get("model", {}), "width": width}
-    # The budget is shared out later; here it is only made sure that it may be given
-    given = {"seed": asked.seed, "epochs": asked.epochs, "budget": asked.budget}
-    spec = resolve(asked.data, plain, own, {key: value for key, value in given.items() if value is not None})
-    return replace(spec, budget=None)
-
-
-def _macs(spec: Run, images: Dataset) -> int:
-    shape = {"classes": len(images.classes), "channels": images.preprocess.channels, "size": images.preprocess.size}
-    if spec.recipe is not None:
-        options = {key: value for key, value in to_dict(spec.model).items() if key not in ("name", "weights")}
-        return cost(spec.model.name, **shape, **options).macs
-    sections = {key: value for key, value in to_dict(spec).items() if key in rung(spec.model.name).sections}
-    return cost(spec.model.name, **shape, **sections).macs
-
-
-def _must_be_the_same(before: Mapping[str, Any], asked: Asked, out: Path) -> None:
-    now = _plain(asked)
-    other = [key for key in (*now, *before) if now.get(key) != before.get(key)]
-    if other:
-        key = other[0]
-        raise UsageError(f"{out} holds another comparison: {key} is {before.get(key)} there, given {now.get(key)}; "
-                         f"give another --out, or `lenext resume {out}`")  # fmt: skip
-
-
-def _plain(asked: Asked) -> dict[str, Any]:
-    """As YAML holds it, without what is not given."""
-    values = {key: value for key, value in vars(asked).items() if value is not None}
-    if asked.models is not None:
-        values["models"] = list(asked.models)
-    plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
-    return plain
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as (dotted path, value)."""
-    found: list[tuple[str, Any]] = []
-    for key, value in settings.items():
-        path = f"{above}.{key}" if above else str(key)
-        found += _flat(value, path) if isinstance(value, Mapping) else [(path, value)]
-    return found
 
 
 def _amount(values: Mapping[str, float] | None) -> Amount | None:

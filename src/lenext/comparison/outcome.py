@@ -133,7 +133,7 @@ def separating(runs: Runs, judged: Subset) -> tuple[list[dict[str, Any]], NDArra
     With the rungs in the order of their accuracy, an image that all rungs down to one get right and all below it wrong
     shows what the step between them is worth. For each step in turn the image is taken that comes nearest to this.
     """
-    order = sorted(runs, key=lambda name: -float(_right(runs[name]).mean()))
+    order = sorted(runs, key=lambda name: -float(runs[name][0].test.right.mean()))
     right = np.array([runs[name][0].test.right for name in order])
     steps = range(1, len(order))
     # Rungs that are not as this step would have them, per step and image

@@ -159,7 +159,7 @@ def _next_rung(winner: Row, admitted: Sequence[Row]) -> list[str]:
         (
             f"No dearer rung was more accurate; the best of the cheaper ones, {down['model']}, would lose "
             f"{_points(mine - (down['val_accuracy'] or 0.0))} on validation and take "
-            f"{_times(down['macs'], winner['macs'])} the multiply-adds."
+            f"{_times(winner['macs'], down['macs'])} fewer multiply-adds."
         )
     ]
 
@@ -189,4 +189,4 @@ def _points(share: float) -> str:
 
 def _times(a: float, b: float) -> str:
     ratio = a / max(b, 1e-9)
-    return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:,.0f} times"
+    return f"{ratio:.2g} times" if ratio < 10 else f"{ratio:,.0f} times"
