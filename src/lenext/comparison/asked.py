@@ -12,7 +12,7 @@ import yaml
 from lenext.comparison.verdict import Constraints
 from lenext.data import Dataset
 from lenext.errors import UsageError
-from lenext.ladder import LADDER, SECTIONS, cost, resolve, rung
+from lenext.ladder import SECTIONS, cost, resolve, rung
 from lenext.models import variant
 from lenext.spec import Model, Run, from_dict, read_yaml, to_dict
 
