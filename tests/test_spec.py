@@ -113,8 +113,8 @@ def test_what_is_no_duration_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "unit", "amount"),
-    [("5MB", "B", 5e6), ("800 kB", "B", 8e5), ("1.5G", "B", 1.5e9), ("12", "B", 12), ("100M", "", 1e8), ("0.5k", "", 500),
-     (".15T", "", 1.5e11), (7, "", 7), (None, "B", None)],
+    [("5MB", "B", 5e6), ("800 kB", "B", 8e5), ("1.5G", "B", 1.5e9), ("12", "B", 12), ("100M", "", 1e8),
+     ("0.5k", "", 500), (".15T", "", 1.5e11), (7, "", 7), (None, "B", None)],
 )  # fmt: skip
 def test_amounts(text, unit, amount):
     assert parse_amount(text, unit=unit) == (None if amount is None else pytest.approx(amount))
