@@ -51,11 +51,11 @@ def cases() -> Iterator[tuple[str, int, int]]:
             yield name, size, images
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, size: int) -> nn.Module:
     if name in STRANGERS:
         network: nn.Module = getattr(torchvision.models, name)(num_classes=10)
         return network
-    return lenext.build(name, classes=10, channels=3)
+    return lenext.build(name, classes=10, channels=3, size=size)
 
 
 def median(once: Callable[[], object]) -> float:
@@ -75,7 +75,7 @@ def step(trainer: Trainer, batches: Iterator[Batch]) -> None:
 
 
 def measure(name: str, size: int, images: int, precision: str) -> Iterator[dict[str, object]]:
-    network = build(name) if name in STRANGERS else lenext.build(name, classes=10, channels=3, size=size)
+    network = build(name, size)
     macs = count(network, channels=3, size=size).macs
     foretold = (
         train_step_seconds(network, 3, size, images, precision),

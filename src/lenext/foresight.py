@@ -1,31 +1,40 @@
 """What a run will cost, before it begins: seconds and memory, from what the network does and what the machine can."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from lenext import classical
+from lenext.bench import bench_train
 from lenext.classifier import PREDICT_BATCH
 from lenext.costing import Amount, Operation, count, fused, operations, without_memory
-from lenext.costing.profiling import Profile, profile
+from lenext.costing.accelerators import accelerator, accelerator_seconds
+from lenext.costing.profiling import Profile, known_profile
 from lenext.costing.timing import Timing
 from lenext.data import Dataset
+from lenext.errors import UsageError
 from lenext.ladder import rung
 from lenext.models import build_model, without_weights
 from lenext.nn import SMALL_MACS, missing_kernels
-from lenext.spec import Run
+from lenext.spec import Run, to_dict
 from lenext.training.budget import REPORT_SECONDS
 from lenext.training.fit import LEAST_STEPS
+from lenext.training.memory import free_bytes
 from lenext.training.precision import choose_device, choose_precision
 from lenext.training.shards import number_of_parts
 
 # Between an estimate and nine in ten actual values, as a factor; benchmarks/step_time.py
 _TIME_FACTOR = 1.35
+_BORROWED_FACTOR = 2.0  # where the machine has not been measured
+_PROBED_FACTOR = 1.06
+_ACCELERATOR_FACTOR = 1.6  # benchmarks/published_throughput.py
+_MEMORY_FACTOR = 1.3
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 1.6
 _START_SECONDS = 1.5  # building, trying out, the time of one prediction
 _PROBE_STEPS = 12
+_PROBE_REPEATS, _PROBE_SECONDS = 3, 0.6
 
 # Of a classical rung, on a machine whose float32 product makes _OF_PEAK multiply-adds a second: seconds per
 # multiply-add of describing an image, of its vocabulary, and of the machine (benchmarks/results/classical.json)
@@ -40,7 +49,8 @@ class Foresight:
     """What a run will cost. A network has a step and an epoch, a classical rung a fit."""
 
     model: str
-    step_seconds: Amount | None  # of the optimizer, on the recipe's batch
+    batch_size: int | None
+    step_seconds: Amount | None  # of the optimizer, on a batch
     epoch_seconds: Amount | None  # over the training images, validation included
     fit_seconds: Amount | None
     fixed_seconds: Amount  # start, judging, recording, report
@@ -53,52 +63,67 @@ class Foresight:
             return self.fit_seconds + self.fixed_seconds
         return self.epoch_seconds * epochs + self.fixed_seconds
 
+    def epochs_in(self, budget: float) -> float | None:
+        """As many as so many seconds hold; None of a classical rung."""
+        if self.epoch_seconds is None:
+            return None
+        return max(0.0, budget - self.fixed_seconds.value) / self.epoch_seconds.value
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Images that need not be there yet."""
+
+    classes: int
+    channels: int
+    size: int  # pixels
+    train: int
+    val: int = 0
+    test: int = 0
+
+    @classmethod
+    def of(cls, images: Dataset) -> "Shape":
+        settings = images.preprocess
+        counts = (len(part) for part in (images.train, images.val, images.test))
+        return cls(len(images.classes), settings.channels, settings.size, *counts)
+
 
 def foresee(spec: Run, images: Dataset) -> Foresight:
     """What the run that `spec` describes will cost on `images`, which are prepared. Raises UsageError as a run does."""
-    return foresee_shape(
-        spec,
-        classes=len(images.classes),
-        channels=images.preprocess.channels,
-        size=images.preprocess.size,
-        train=len(images.train),
-        val=len(images.val),
-        test=len(images.test),
-    )
+    return foresee_shape(spec, **vars(Shape.of(images)))
 
 
 def foresee_shape(spec: Run, *, classes: int, channels: int, size: int, train: int, val: int, test: int) -> Foresight:
     """The same for so many images of so many pixels, which need not be there."""
-    machine = profile()
+    machine = this_machine().profile
     if not rung(spec.model.name).is_network:
         return _classical(spec, machine, classes, channels, size, train, val, test)
     assert spec.recipe is not None
-    with without_memory():
-        network = build_model(without_weights(spec.model), classes=classes, channels=channels, size=size)
+    network = _shapes_only(spec, Shape(classes, channels, size, train))
     precision = choose_precision(spec.precision, choose_device()).name
-    batch = max(1, min(spec.recipe.batch_size, train // LEAST_STEPS))
-    step = Amount.within(train_step_seconds(network, channels, size, batch, precision), _TIME_FACTOR)
+    batch = _batch_size(spec, train)
+    wide = _BORROWED_FACTOR if machine.borrowed else _TIME_FACTOR
+    step = Amount.within(train_step_seconds(network, channels, size, batch, precision), wide)
     passes = 2 if spec.model.mirror else 1
     judge = passes * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
     exact = passes * predict_seconds(network, channels, size, "float32") / PREDICT_BATCH
     steps = max(1, train // batch)
-    epoch = step * steps + Amount.within(judge * val, _TIME_FACTOR)
+    epoch = step * steps + Amount.within(judge * val, wide)
     fixed = _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (val + test) + REPORT_SECONDS
     return Foresight(
         model=spec.model.name,
+        batch_size=batch,
         step_seconds=step,
         epoch_seconds=epoch,
         fit_seconds=None,
         fixed_seconds=Amount.within(fixed, _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(peak_bytes(network, channels, size, batch, precision), 1.3),
+        peak_memory_bytes=Amount.within(peak_bytes(network, channels, size, batch, precision), _MEMORY_FACTOR),
     )
 
 
-def train_step_seconds(
-    network: nn.Module, channels: int, size: int, batch: int, precision: str, machine: Profile | None = None
-) -> float:
+def train_step_seconds(network: nn.Module, channels: int, size: int, batch: int, precision: str) -> float:
     """Seconds of a step of our training loop, for any network on images [channels, size, size]."""
-    timing = _timing(machine or profile())
+    timing = this_machine()
     found = operations(network, channels=channels, size=size, training=True)
     if precision == "bf16" and missing_kernels() is None:
         found = fused(network, found)
@@ -117,13 +142,12 @@ def predict_seconds(
     size: int,
     precision: str,
     batch: int = PREDICT_BATCH,
-    machine: Profile | None = None,
 ) -> float:
     """Seconds in which a classifier of `network` scores a batch."""
     found = operations(network, channels=channels, size=size, training=False)
     macs = sum(one.macs for one in found)
     threads = 1 if macs * batch < SMALL_MACS else None
-    return _timing(machine or profile()).step_seconds(
+    return this_machine().step_seconds(
         [_normalising(channels, size), *found], batch, precision=precision, training=False, threads=threads
     )
 
@@ -139,8 +163,9 @@ def peak_bytes(network: nn.Module, channels: int, size: int, batch: int, precisi
 
 
 @functools.cache
-def _timing(machine: Profile) -> Timing:
-    return Timing(machine)
+def this_machine() -> Timing:
+    """What foretells seconds here, from the profile that is in the cache, or a borrowed one."""
+    return Timing(known_profile())
 
 
 def _normalising(channels: int, size: int) -> Operation:
@@ -164,9 +189,146 @@ def _classical(
     numbers = last.macs / max(1, classes)
     return Foresight(
         model=spec.model.name,
+        batch_size=None,
         step_seconds=None,
         epoch_seconds=None,
         fit_seconds=Amount.within(fit / speed, _FIT_FACTOR),
         fixed_seconds=Amount.within(_START_SECONDS + judging / speed + REPORT_SECONDS, _FIXED_FACTOR),
         peak_memory_bytes=Amount.within(4.0 * (train * numbers + 2 * last.params) + 3e8, 2.0),
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training a model will cost, in all that it may be paid in; None where it was not asked for."""
+
+    model: str
+    device: str
+    images: int
+    epochs: float | None  # None: of a classical rung
+    batch_size: int | None
+    step_seconds: Amount | None
+    epoch_seconds: Amount | None
+    seconds: Amount
+    peak_memory_bytes: Amount | None
+    largest_batch: int | None  # that fits into the memory that is free now, or into the accelerator's
+    epochs_in_budget: float | None
+    money: Amount | None
+    kilowatt_hours: Amount | None
+    borrowed: bool  # this machine has not been measured
+
+
+def plan(
+    spec: Run,
+    shape: Shape,
+    *,
+    budget: float | None = None,
+    price: float | None = None,
+    watts: float | None = None,
+    on: str | None = None,
+    probe: bool = False,
+) -> Plan:
+    """What the run that `spec` describes will cost on images of `shape`.
+
+    `budget` seconds, `price` of an hour, `watts` of the machine at work. `on`: an accelerator of
+    `lenext.costing.accelerators`, instead of this machine. With `probe` some steps are made, which narrows the
+    interval. Raises UsageError for an accelerator that is not known, and for what a run would refuse.
+    """
+    network = rung(spec.model.name).is_network
+    foreseen = _foresee_on(on, spec, shape) if on and network else foresee_shape(spec, **vars(shape))
+    if on and not network:
+        raise UsageError(f"{spec.model.name} is fitted on a CPU: given device {on}, accepted: this machine")
+    if probe and network and not on:
+        foreseen = _probed(spec, shape, foreseen)
+    epochs = None
+    if network:
+        assert spec.recipe is not None
+        epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs
+    seconds = foreseen.seconds(epochs or 0.0)
+    return Plan(
+        model=spec.model.name,
+        device=on or this_machine().profile.device,
+        images=shape.train,
+        epochs=epochs,
+        batch_size=foreseen.batch_size,
+        step_seconds=foreseen.step_seconds,
+        epoch_seconds=foreseen.epoch_seconds,
+        seconds=seconds,
+        peak_memory_bytes=foreseen.peak_memory_bytes,
+        largest_batch=_largest_batch(spec, shape, on) if network else None,
+        epochs_in_budget=None if budget is None else foreseen.epochs_in(budget),
+        money=None if price is None else seconds * (price / 3600),
+        kilowatt_hours=None if watts is None else seconds * (watts / 3.6e6),
+        borrowed=this_machine().profile.borrowed and not on,
+    )
+
+
+def _foresee_on(on: str, spec: Run, shape: Shape) -> Foresight:
+    """On an accelerator: the network alone, without reading images or judging."""
+    assert spec.recipe is not None
+    device = accelerator(on)
+    network = _shapes_only(spec, shape)
+    precision = "float32" if spec.precision == "float32" else "bf16"
+    batch = _batch_size(spec, shape.train)
+    found, judged = (
+        operations(network, channels=shape.channels, size=shape.size, training=training) for training in (True, False)
+    )
+    step = accelerator_seconds(found, batch, device, precision=precision, training=True)
+    judge = accelerator_seconds(judged, PREDICT_BATCH, device, precision=precision, training=False) / PREDICT_BATCH
+    steps = max(1, shape.train // batch)
+    return Foresight(
+        model=spec.model.name,
+        batch_size=batch,
+        step_seconds=Amount.within(step, _ACCELERATOR_FACTOR),
+        epoch_seconds=Amount.within(step * steps + judge * shape.val, _ACCELERATOR_FACTOR),
+        fit_seconds=None,
+        fixed_seconds=Amount.within(_START_SECONDS + REPORT_SECONDS, _FIXED_FACTOR),
+        peak_memory_bytes=Amount.within(
+            peak_bytes(network, shape.channels, shape.size, batch, precision), _MEMORY_FACTOR
+        ),
+    )
+
+
+def _probed(spec: Run, shape: Shape, foreseen: Foresight) -> Foresight:
+    """With the step as it is measured."""
+    assert spec.recipe is not None
+    assert foreseen.step_seconds is not None
+    assert foreseen.epoch_seconds is not None
+    batch = _batch_size(spec, shape.train)
+    settings = {"model": {key: value for key, value in to_dict(spec.model).items() if key not in ("name", "weights")},
+                "recipe": to_dict(spec.recipe)}  # fmt: skip
+    measured = bench_train(
+        spec.model.name,
+        size=shape.size,
+        channels=shape.channels,
+        classes=shape.classes,
+        batch_size=batch,
+        settings=settings,
+        repeats=_PROBE_REPEATS,
+        seconds=_PROBE_SECONDS,
+    )
+    step = Amount.within(batch / measured.images_per_second, _PROBED_FACTOR)
+    steps = max(1, shape.train // batch)
+    rest = foreseen.epoch_seconds.value - foreseen.step_seconds.value * steps
+    epoch = step * steps + Amount.within(max(0.0, rest), _TIME_FACTOR)
+    return replace(foreseen, step_seconds=step, epoch_seconds=epoch)
+
+
+def _largest_batch(spec: Run, shape: Shape, on: str | None) -> int:
+    """Images that fit at a time, by what is foretold: `fit_into_memory` tries before it believes."""
+    network = _shapes_only(spec, shape)
+    precision = "float32" if spec.precision == "float32" else "bf16"
+    one, two = (peak_bytes(network, shape.channels, shape.size, images, precision) for images in (1, 2))
+    room = 0.9 * accelerator(on).memory if on else 0.8 * free_bytes(choose_device())
+    return max(0, int((room - (2 * one - two)) / (two - one)))
+
+
+def _batch_size(spec: Run, train: int) -> int:
+    """Images a step, as `lenext.training.fit` takes them."""
+    assert spec.recipe is not None
+    return max(1, min(spec.recipe.batch_size, max(1, train // LEAST_STEPS)))
+
+
+def _shapes_only(spec: Run, shape: Shape) -> nn.Module:
+    with without_memory():
+        return build_model(without_weights(spec.model), classes=shape.classes, channels=shape.channels, size=shape.size)

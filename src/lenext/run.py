@@ -20,6 +20,7 @@ from lenext.classifier import Classifier
 from lenext.data import Dataset, Subset, prepare
 from lenext.errors import DataError, Interrupted, UsageError
 from lenext.evaluate import evaluate, predictions, worst
+from lenext.foresight import Foresight, foresee
 from lenext.ladder import Rung, resolve, rung
 from lenext.record import Follower, Record, environment, replacing
 from lenext.report import report
@@ -28,6 +29,7 @@ from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict,
 from lenext.training import Progress, fit
 from lenext.training.budget import Clock, training_deadline
 from lenext.training.distributed import World, joined
+from lenext.training.memory import resident_peak
 from lenext.training.precision import choose_device
 
 WORST = 24
@@ -95,7 +97,7 @@ class _Fit:
     classifier: Classifier
     model: dict[str, Any]  # model.json
     filters: np.ndarray[Any, np.dtype[np.float32]] | None
-    estimate: dict[str, Any] | None
+    epochs: float | None
     best_epoch: float | None
     words: classical.Words | None = None
     scratch: Path | None = None  # a folder that nobody needs once the run has finished
@@ -246,8 +248,9 @@ def _execute(
         spec, data=dataclasses.replace(spec.data, size=data.preprocess.size, channels=data.preprocess.channels)
     )
     _record_question(spec, record, data)
+    foreseen = foresee(spec, data) if world.leads else None
 
-    began = clock.seconds()
+    began, memory = clock.seconds(), resident_peak()
     row = rung(spec.model.name)
     if row.is_network:
         fitted = _fit_network(spec, data, record, clock, observer, world, page=page)
@@ -291,6 +294,8 @@ def _execute(
             "next": next_command(path),
         }
         record.write_json("summary.json", summary)
+        if foreseen is not None:
+            record.write_json("estimate.json", _compared(spec, foreseen, record, fitted, clock.seconds(), memory))
         if page:
             observer.stage("writing the report")
             report(record.root)
@@ -301,6 +306,31 @@ def _execute(
     if fitted.scratch is not None:
         shutil.rmtree(fitted.scratch)
     return Result.of(record.root, summary)
+
+
+def _compared(
+    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, memory: int
+) -> dict[str, Any]:
+    """What was foretold, and what came: `seconds` of the whole run but for its report, bytes beyond `memory`."""
+    epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs if spec.recipe else None
+    if spec.budget is not None:
+        epochs = foreseen.epochs_in(spec.budget)
+    rates = [row["images_per_second"] for row in record.history() if row.get("images_per_second")]
+    step = foreseen.batch_size / statistics.median(rates) if rates and foreseen.batch_size else None
+    return {
+        "predicted": {
+            "seconds": vars(foreseen.seconds(epochs or 0.0)),
+            "step_seconds": foreseen.step_seconds and vars(foreseen.step_seconds),
+            "peak_memory_bytes": vars(foreseen.peak_memory_bytes),
+            "epochs": epochs,
+        },
+        "actual": {
+            "seconds": round(seconds, 3),
+            "step_seconds": step,
+            "peak_memory_bytes": max(0, resident_peak() - memory),
+            "epochs": fitted.epochs,
+        },
+    }
 
 
 def _scores(classifier: Classifier, part: Subset, world: World) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -333,10 +363,7 @@ def _fit_network(
             "trained_on": len(data.train),
         },
         filters=fitted.model.first_layer(),
-        estimate={
-            "predicted": {"seconds": fitted.predicted_seconds, "epochs": fitted.predicted_epochs},
-            "actual": {"seconds": clock.seconds(), "epochs": fitted.epochs},
-        },
+        epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
     )
 
@@ -387,7 +414,7 @@ def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, obser
         },
         words=fitted.classifier.words(data.train.images, judged.images, judged.labels),
         filters=fitted.classifier.templates(),
-        estimate=None,
+        epochs=None,
         best_epoch=None,
         scratch=folder,  # the features may take gigabytes
     )
@@ -436,8 +463,6 @@ def _record_answer(
     """What came out: the model, the metrics, every prediction, the worst mistakes as pictures, the filters."""
     record.write_json("model.json", {"name": row.name, "family": row.family, "year": row.year, **fitted.model})
     record.write_json("evaluation.json", metrics)
-    if fitted.estimate:
-        record.write_json("estimate.json", fitted.estimate)
     record.write_csv(
         "per_class.csv",
         ("class", "precision", "recall", "f1", "support"),

@@ -113,7 +113,25 @@ FROZEN = {
     "predict": ["--csv", "--debug", "--json"],
     "report": ["--debug", "--json"],
     "models": ["--debug", "--json"],
-    "cost": ["--channels", "--classes", "--debug", "--json", "--layers", "--set", "--size"],
+    "cost": [
+        "--budget",
+        "--channels",
+        "--classes",
+        "--data",
+        "--debug",
+        "--device",
+        "--epochs",
+        "--flop-rate",
+        "--images",
+        "--json",
+        "--layers",
+        "--on",
+        "--price",
+        "--probe",
+        "--set",
+        "--size",
+        "--watts",
+    ],
     "bench": [
         "--batch",
         "--channels",
@@ -236,7 +254,9 @@ WRONG: dict[str, tuple[int, str]] = {
     "bench infer lenet --repeats 0": (2, "accepted: 1 or more of each"),
     "bench data digits --classes 3": (2, "given --channels or --classes, accepted: with train and infer"),
     "bench data nowhere": (3, "no such folder, manifest or data set: nowhere"),
-    "cost": (2, "MODEL"),
+    "cost resnet20 --epochs 3": (2, "--epochs: accepted together with --data or --images"),
+    "cost resnet20 --images 100 --on abacus": (2, "device: given 'abacus', accepted: t4, v100"),
+    "cost resnet20 --images 100 --flop-rate fast": (2, "a rate: given 'fast', accepted"),
     "cost resnet5": (2, "unknown model 'resnet5'; did you mean 'resnet56'?"),
     "cost svm_liner": (2, "did you mean 'svm_linear'?"),
     "cost lenet --size 8": (2, "lenet: given images of 8 px, accepted: 16 px or more"),
@@ -380,6 +400,32 @@ def test_cost_of_every_layer_fits_into_80_columns(model: str, cli: Cli) -> None:
         shape = "×".join(map(str, layer["shape"]))
         assert re.search(rf"^{re.escape(layer['name'])} +[A-Z]\w+ +{shape}( |$)", out, re.MULTILINE), layer
     assert ("–: takes part in training only" in out) == (model == "googlenet")
+
+
+def test_cost_foretells_training(cli: Cli) -> None:
+    code, out, _ = cli("cost", "resnet20", "--images", "50000", "--epochs", "10", "--budget", "1h", "--price", "3",
+                       "--watts", "100", "--flop-rate", "0.15T")  # fmt: skip
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    for words in ("a step of 64 images", "the whole run, 10 epochs", "memory it takes", "money", "kWh", "epochs in 1h"):
+        assert words in out
+    document = cli("cost", "resnet20", "--images", "50000", "--epochs", "10", "--json").document
+    for name in ("step_seconds", "epoch_seconds", "seconds", "peak_memory_bytes"):
+        low, high = document[f"{name}_interval"]
+        assert low < document[name] < high
+    assert document["seconds"] > 10 * document["epoch_seconds"] * 0.99
+    assert document["epochs"] == 10
+    assert document["money"] is None
+    reckoned = cli("cost", "resnet20", "--images", "1000000", "--flop-rate", "12T", "--json").document
+    assert reckoned["seconds_at_flop_rate"] == pytest.approx(reckoned["macs"] * 1e6 / 12e12)
+
+
+def test_cost_of_the_whole_ladder_is_a_table(cli: Cli) -> None:
+    code, out, _ = cli("cost", "--images", "1000", "--size", "32")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert {"softmax", "resnet152", "svm_linear"} <= {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert "alexnet: given images of 32 px" in out
 
 
 def test_cost_prints_one_document(cli: Cli) -> None:

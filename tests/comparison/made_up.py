@@ -114,9 +114,10 @@ class MadeUp:
         name, none = spec.model.name, Amount(0.0, 0.0, 0.0)
         fixed = Amount(self.fixed_seconds, 0.8 * self.fixed_seconds, 1.2 * self.fixed_seconds)
         if spec.recipe is None:
-            return Foresight(name, None, None, Amount.within(self.fit_seconds.get(name, 1.0), 2.0), fixed, none)
+            fit = Amount.within(self.fit_seconds.get(name, 1.0), 2.0)
+            return Foresight(name, None, None, None, fit, fixed, none)
         epoch = Amount.within(self.epoch_seconds.get(name, 1.0), 1.3)
-        return Foresight(name, epoch, epoch, None, fixed, none)
+        return Foresight(name, 64, epoch, epoch, None, fixed, none)
 
 
 def document(root: Path) -> dict[str, Any]:

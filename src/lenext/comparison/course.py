@@ -28,7 +28,8 @@ from lenext.training.distributed import joined
 
 PAGE_SECONDS = REPORT_SECONDS - RECORD_SECONDS
 CONCLUSION_SECONDS = 5.0  # the comparison's own report, and what is computed for it; of a short budget a fifth
-PAGES_SHARE = 0.05  # of the budget, at most, goes into the runs' own pages; else they are left out
+PROFILE_SECONDS = 30.0  # measuring the machine, once
+ASIDE_SHARE = 0.05  # of the budget, at most, goes into each of these: the runs' own pages, measuring the machine
 SURE_SHARE = 0.1  # of the time that is left: what takes no more at most is given its epochs, not a time
 
 
@@ -216,7 +217,8 @@ class _Course:
         """What each rung is foretold to need, where there is a budget to share out."""
         if self.asked.budget is None:
             return
-        profile(tell=self.observer.stage)
+        if PROFILE_SECONDS <= ASIDE_SHARE * self.asked.budget:
+            profile(tell=self.observer.stage)  # else, where it is not known yet, a rough one does
         for name, spec in self.specs.items():
             try:
                 foreseen = foresee(spec, self.images)
@@ -239,7 +241,7 @@ class _Course:
     def _pages(self) -> bool:
         """Whether each run writes its own page: with a short budget there is no time for it."""
         budget, runs = self.asked.budget, len(self.specs) * self.asked.seeds
-        return budget is None or PAGE_SECONDS * runs <= PAGES_SHARE * budget
+        return budget is None or PAGE_SECONDS * runs <= ASIDE_SHARE * budget
 
     @property
     def _left(self) -> float:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lenext.costing.calls import Calls, on_meta
 from lenext.costing.rules import MULTIPLY_ADDS, computes, name_of
 from lenext.costing.shapes import ShapesOnly, tensors_in
-from lenext.nn import Units
 
 aten = torch.ops.aten
 
@@ -39,6 +38,17 @@ class Operation:
     pixels: float = 1.0
     first: bool = False
 
+    @property
+    def family(self) -> str:
+        """Operations whose speeds are alike."""
+        if self.kind != "convolution":
+            return self.kind
+        if self.first:
+            return "first"
+        if self.groups > 1:
+            return "depthwise" if self.channels == (1, 1) else "grouped"
+        return "pointwise" if self.kernel == 1 else "dense"
+
 
 def operations(network: nn.Module, *, channels: int, size: int, training: bool) -> list[Operation]:
     """The operations of a forward pass over an image float32 [channels, size, size], in order.
@@ -54,9 +64,9 @@ def operations(network: nn.Module, *, channels: int, size: int, training: bool) 
 
 
 def fused(network: nn.Module, found: Iterable[Operation]) -> list[Operation]:
-    """`found` as the network runs where there are kernels for what stands between its convolutions (`lenext.nn`)."""
+    """`found` as a network of ours runs where there are kernels for what stands between its convolutions."""
     found = list(found)
-    if not any(isinstance(module, Units) for module in network.modules()):
+    if not any(type(module).__module__.startswith("lenext.") for module in network.modules()):
         return found
     merged: list[Operation] = []
     for operation in found:
@@ -70,6 +80,8 @@ def fused(network: nn.Module, found: Iterable[Operation]) -> list[Operation]:
             merged[-1] = replace(pool, kind="fused_pool")
             if len(merged) > 1 and _is_small(merged[-2]):  # its convolution, too
                 merged[-2:] = [replace(merged[-2], kind="conv_pool", written=pool.written)]
+                while len(merged) > 1 and merged[-2].kind == "pad":  # whose weights are not padded then
+                    del merged[-2]
         else:
             merged.append(operation)
     return merged
@@ -82,7 +94,7 @@ def _halves(one: Operation, other: Operation) -> bool:
 
 def _is_small(operation: Operation) -> bool:
     inner, outer = operation.channels
-    return operation.kind == "convolution" and operation.kernel == 25 and inner <= 6 and outer <= 16
+    return operation.kind == "convolution" and operation.kernel == 25 and inner <= 8 and outer <= 16
 
 
 def _of_one(operation: Operation, images: int) -> Operation:

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from lenext.nn import Units, convolve_pool_and_activate, normalise_and_activate,
 from lenext.record import write_whole
 
 VERSION = 1
+REFERENCE = Path(__file__).with_name("reference.json")  # of a machine of ours, see its `device`
 _LONGEST = 0.05  # seconds for one measurement
 _LARGEST_MACS = 1.2e9  # of a sampled operation
 _LARGEST_NUMBERS = 1 << 24  # of its activations
@@ -72,6 +73,21 @@ class Profile:
     update: tuple[float, float]  # seconds of the optimizer per parameter tensor, and per parameter
     samples: tuple[Sample, ...]
     wholes: tuple[Whole, ...]
+    borrowed: bool = False  # of another machine
+
+    def rates(self) -> dict[str, float]:
+        """Multiply-adds a second of the larger convolutions of each kind, forward, on all threads; medians."""
+        found: dict[str, list[float]] = {}
+        for one in self.samples:
+            if one.operation.kind == "convolution" and one.precision == self.precision and not one.training:
+                macs = one.images * one.operation.macs
+                if one.threads == self.threads and macs > _LARGEST_MACS / 30:
+                    found.setdefault(one.operation.family, []).append(macs / one.seconds)
+        return {family: statistics.median(rates) for family, rates in found.items()}
+
+    def overhead(self) -> float:
+        """Seconds of the shortest operation, forward."""
+        return min(one.seconds for one in self.samples if not one.training)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,16 +112,50 @@ def _operation(row: dict[str, Any]) -> Operation:
 
 def profile(*, fresh: bool = False, tell: Callable[[str], None] = lambda _: None) -> Profile:
     """That of the machine we are on: from the cache, else measured and kept; `fresh`: measured in any case."""
-    path = cache_file()
-    if not fresh:
-        try:
-            return Profile.load(path)
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
-    tell("measuring what this machine can do; once, about half a minute")
-    measured = measure()
-    measured.save(path)
-    return measured
+    found = None if fresh else _cached()
+    if found is None:
+        tell("measuring what this machine can do; once, about half a minute")
+        found = measure()
+        found.save(cache_file())
+    return found
+
+
+def known_profile() -> Profile:
+    """That of the machine we are on where it has been measured; else a rough one, at once.
+
+    The rough one is `borrowed`: another machine's, as much slower or faster as its matrix product is.
+    """
+    if (found := _cached()) is not None:
+        return found
+    reference = Profile.load(REFERENCE)
+    cpu = torch.device("cpu")
+    peaks = {name: peak_macs(_dtype(name), cpu) for name in reference.peaks}
+    slower = reference.peaks["float32"] / peaks["float32"]
+    return replace(
+        reference,
+        device=_device_name(),
+        threads=torch.get_num_threads(),
+        precision=_precisions()[0],
+        peaks=peaks,
+        bandwidth=reference.bandwidth / slower,
+        samples=tuple(
+            replace(
+                sample,
+                threads=torch.get_num_threads() if sample.threads > 1 else 1,
+                seconds=sample.seconds * reference.peaks[sample.precision] / peaks[sample.precision],
+            )
+            for sample in reference.samples
+        ),
+        wholes=tuple(replace(whole, seconds=whole.seconds * slower) for whole in reference.wholes),
+        borrowed=True,
+    )
+
+
+def _cached() -> Profile | None:
+    try:
+        return Profile.load(cache_file())
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def cache_file() -> Path:
@@ -115,15 +165,17 @@ def cache_file() -> Path:
     return folder / ("".join(c if c.isalnum() or c in "-." else "_" for c in name) + ".json")
 
 
-def measure() -> Profile:
-    """Measures this machine, on the CPU; half a minute, in which nothing else should be running."""
+def measure(every: int = 1) -> Profile:
+    """Measures the machine that we are on, its CPU; half a minute, in which nothing else should be running.
+
+    With `every` only each so many operations, which is sooner done and foretells worse.
+    """
     start = time.perf_counter()
     threads, cpu = torch.get_num_threads(), torch.device("cpu")
-    fast = bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))
-    precisions = ("bf16", "float32") if fast else ("float32",)
+    precisions = _precisions()
     peaks = {name: peak_macs(_dtype(name), cpu) for name in precisions}
     samples: list[Sample] = []
-    for operation, images, module, shape in _drawn():
+    for operation, images, module, shape in list(drawn())[::every]:
         draw = np.random.default_rng(len(samples))
         precision = precisions[int(draw.random() < 0.3) % len(precisions)]
         for number in {1, threads}:
@@ -144,6 +196,13 @@ def measure() -> Profile:
     )
 
 
+def _precisions() -> tuple[str, ...]:
+    """Those that this processor computes in hardware, the fastest first."""
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return ("bf16", "float32") if fast else ("float32",)
+
+
 def _dtype(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -161,14 +220,14 @@ def _device_name() -> str:
 Drawn = tuple[Operation, int, nn.Module | Callable[[Tensor], Tensor], tuple[int, ...]]
 
 
-def _drawn() -> Iterator[Drawn]:
+def drawn() -> Iterator[Drawn]:
     """Operations of every kind, images at a time, what does it, and the shape of its input [N, C, H, W]."""
     yield from _convolutions("dense", 44, kernels=(3, 3, 3, 5, 7))
     yield from _convolutions("pointwise", 36, kernels=(1,))
     yield from _convolutions("depthwise", 20, kernels=(3, 3, 5))
     yield from _convolutions("grouped", 14, kernels=(3,))
-    yield from _convolutions("first", 10, kernels=(3, 3, 7, 11, 5))
-    yield from _linears(14)
+    yield from _convolutions("first", 24, kernels=(3, 7, 5, 3, 11))
+    yield from _linears(18)
     for numbers in (1 << 13, 1 << 16, 1 << 19, 1 << 22, 1 << 24):
         yield from _others(numbers)
 

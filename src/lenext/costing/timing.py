@@ -7,15 +7,14 @@ algorithm 2.1). Then the whole is more or less than the sum of its parts by a fa
 networks tell.
 """
 
-import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, DotProduct, WhiteKernel
 from torch import nn
 
 from lenext.costing.operations import Operation, fused, operations
@@ -24,9 +23,12 @@ from lenext.costing.profiling import Profile, reference_networks
 _OVERHEAD = 3e-6  # seconds of an operation on nothing; the rest is learnt
 _BACKWARD = 2  # times the forward pass, by count; 1 where the input needs no gradient
 _ITEM = {"bf16": 2, "float32": 4}  # bytes
-# Over which distance shapes are alike, in octaves: channels in and out, pixels, kernel, stride, groups; then threads
-# (one or all) and precision, as numbers 0 and 1
-_ALIKE = (2.5, 2.5, 3.0, 2.0, 2.0, 3.0, 2.0, 2.0)
+# Channels, in and out, and pixels at which half the speed is reached, roughly: more of them matter ever less
+_HALF = (16, 16, 512)
+# Over which distance shapes are alike: logarithms of the share of speed that channels in and out and pixels leave;
+# kernel, stride, groups in octaves; threads (one or all) and precision, as numbers 0 and 1
+_ALIKE = (0.7, 0.7, 1.0, 2.0, 2.0, 3.0, 1.0, 1.0)
+_BENT = 0.1  # variance of what is not a product of powers of these
 _NOISE = 0.01  # variance of what is measured, in the logarithm
 
 
@@ -64,18 +66,26 @@ class Timing:
         per_tensor, per_number = self.profile.update
         return len(tensors) * per_tensor + sum(tensors) * per_number
 
-    def _sum(self, found: Iterable[Operation], images: int, precision: str, threads: int, *, training: bool) -> float:
-        return sum(self._seconds(one, images, precision, threads, training=training) for one in found)
+    def _sum(self, found: Sequence[Operation], images: int, precision: str, threads: int, *, training: bool) -> float:
+        total, learnt = 0.0, defaultdict(list)
+        for one in found:
+            if (one.family, training) in self._work:
+                learnt[one.family].append(one)
+            else:
+                total += self._moving(one, images, precision, threads, training=training)
+        for kind, its in learnt.items():
+            rows = [self._features(one, images, precision, threads) for one in its]
+            ratios = self._work[kind, training].predict(rows)
+            bases = [self._base(one, images, precision, threads, training=training) for one in its]
+            total += float(np.exp(ratios) @ bases)
+        return total
 
-    @functools.lru_cache(maxsize=100_000)  # noqa: B019 (lives as long as the process)
-    def _seconds(self, one: Operation, images: int, precision: str, threads: int, *, training: bool) -> float:
-        if (model := self._work.get((_class(one), training))) is not None:
-            ratio = model.predict([self._features(one, images, precision, threads)])[0]
-            return float(self._base(one, images, precision, threads, training=training) * math.exp(ratio))
-        kind = (one.kind, threads, training)
-        if kind not in self._moves:
-            kind = (_LIKE.get(one.kind, "relu"), threads, training)
-        sizes, seconds = self._moves[kind]
+    def _moving(self, one: Operation, images: int, precision: str, threads: int, *, training: bool) -> float:
+        """Of operations without arithmetic worth the name: between those of as many bytes."""
+        sizes, seconds = (
+            self._moves.get((one.kind, threads, training))
+            or self._moves[_LIKE.get(one.kind, "relu"), threads, training]
+        )
         size = math.log2(max(1.0, images * (one.read + one.written) * _ITEM[precision]))
         beyond = max(0.0, size - sizes[-1])  # there time grows as the bytes do
         return float(2 ** (np.interp(size, sizes, seconds) + beyond))
@@ -88,9 +98,10 @@ class Timing:
         return _OVERHEAD * passes + passes * max(images * one.macs / peak, moved / self.profile.bandwidth)
 
     def _features(self, one: Operation, images: int, precision: str, threads: int) -> list[float]:
-        inner, outer = one.channels
-        shape = (inner, outer, max(1.0, images * one.pixels), one.kernel, one.stride, one.groups)
-        return [*map(math.log2, shape), float(threads > 1), float(precision == "float32")]
+        extents = (*one.channels, images * one.pixels)
+        shares = [math.log(extent / (extent + half)) for extent, half in zip(extents, _HALF, strict=True)]
+        octaves = map(math.log2, (one.kernel, one.stride, one.groups))
+        return [*shares, *octaves, float(threads > 1), float(precision == "float32")]
 
     def _learn(self) -> None:
         rows: dict[tuple[str, bool], list[tuple[list[float], float]]] = defaultdict(list)
@@ -100,13 +111,12 @@ class Timing:
             if one.macs and one.kind != "conv_pool":
                 base = self._base(one, images, sample.precision, sample.threads, training=sample.training)
                 row = self._features(one, images, sample.precision, sample.threads)
-                rows[_class(one), sample.training].append((row, math.log(sample.seconds / base)))
+                rows[one.family, sample.training].append((row, math.log(sample.seconds / base)))
             else:
                 size = math.log2(images * (one.read + one.written) * _ITEM[sample.precision])
                 moves[one.kind, sample.threads, sample.training].append((size, math.log2(sample.seconds)))
         for key, found in rows.items():
-            # One variance for all: how far shapes differ in their logarithm of speed
-            kernel = 1.0 * RBF(_ALIKE) + WhiteKernel(_NOISE)
+            kernel = DotProduct() + _BENT * RBF(_ALIKE) + WhiteKernel(_NOISE)
             model = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
             self._work[key] = model.fit([row for row, _ in found], [target for _, target in found])
         for kind, points in moves.items():
@@ -136,14 +146,3 @@ _LIKE = {
     "adaptive_avg_pool2d": "mean", "hardswish": "silu", "gelu": "silu", "hardsigmoid": "sigmoid", "div": "mul",
     "layer_norm": "group_norm", "batch_norm": "batch_norm", "softmax": "sigmoid", "leaky_relu": "relu",
 }  # fmt: skip
-
-
-def _class(one: Operation) -> str:
-    """Operations whose speeds are learnt together."""
-    if one.kind != "convolution":
-        return one.kind
-    if one.first:
-        return "first"
-    if one.groups > 1:
-        return "depthwise" if one.channels == (1, 1) else "grouped"
-    return "pointwise" if one.kernel == 1 else "dense"

@@ -33,8 +33,6 @@ class Fitted:
     macs: int  # to classify an image
     precision: str
     peak_macs: float  # per second, of a matrix product in that precision
-    predicted_seconds: float  # on the run's clock at the end of training, as foreseen at its start
-    predicted_epochs: float
     epochs: float
     best_epoch: float
 
@@ -97,7 +95,6 @@ def fit(
     pace.validated(per_validation, steps_between=steps_per_epoch)
     state = trainer.state
     predicted_epochs = (state.step + pace.steps_left(state.progress, state.step)) / steps_per_epoch
-    predicted_seconds = clock.seconds() + pace.seconds_left(state.progress, state.step)
     tell(
         f"{run.model.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image, {precision.name}; "
         + (f"{world.size} workers, {batch_size:,} images a step together; " if world.size > 1 else "")
@@ -127,8 +124,6 @@ def fit(
         macs=model.macs,
         precision=precision.name,
         peak_macs=peak,
-        predicted_seconds=predicted_seconds,
-        predicted_epochs=predicted_epochs,
         epochs=state.step / steps_per_epoch,
         best_epoch=state.best["epoch"],
     )

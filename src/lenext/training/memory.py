@@ -35,12 +35,12 @@ def fit_into_memory(trainer: Trainer, train: Subset) -> None:
         return  # the probe tries it
 
     def try_out(images: int) -> int:
-        before = _peak(device)
+        before = resident_peak(device)
         twin = Trainer(copy.deepcopy(trainer.model), trainer.recipe, trainer.precision, batch_size=images, seed=0)
         twin.model.train()
         with contextlib.closing(twin.loader(train).batches()) as batches:
             twin.step(next(batches), 1e-6)
-        return _peak(device) - before
+        return resident_peak(device) - before
 
     at_once = most_that_fits(try_out, wanted=wanted, first=int(_SURE * limit / foretold), limit=limit)
     trainer.compute_at_once(at_once)
@@ -104,7 +104,7 @@ def _share_of_float32(precision: Precision) -> float:
     return precision.dtype.itemsize / torch.float32.itemsize
 
 
-def _peak(device: torch.device) -> int:
+def resident_peak(device: torch.device = torch.device("cpu")) -> int:
     """The most memory that this process has had so far, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

@@ -1,0 +1,110 @@
+"""What a run will cost, foretold: how the figures hang together. How near they come is in benchmarks/."""
+
+import pytest
+import torch
+
+from lenext.costing.profiling import REFERENCE, Profile, cache_file, known_profile, measure
+from lenext.data import prepare
+from lenext.errors import UsageError
+from lenext.foresight import Shape, foresee, foresee_shape, plan, this_machine
+from lenext.ladder import resolve
+from lenext.spec import Data
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(tmp_path, monkeypatch):
+    """A machine whose cache is empty."""
+    monkeypatch.setenv("LENEXT_CACHE", str(tmp_path))
+    this_machine.cache_clear()
+    yield
+    this_machine.cache_clear()
+
+
+SHAPE = Shape(classes=10, channels=1, size=28, train=54_000, val=6_000, test=10_000)
+
+
+def test_an_epoch_is_its_steps_and_its_validation():
+    spec = resolve("x", "resnet20")
+    seen, double = foresee_shape(spec, **vars(SHAPE)), foresee_shape(spec, **{**vars(SHAPE), "train": 108_000})
+    steps = 54_000 // spec.recipe.batch_size
+    assert seen.epoch_seconds.value > steps * seen.step_seconds.value
+    assert double.step_seconds == seen.step_seconds
+    more = double.epoch_seconds.value - seen.epoch_seconds.value
+    assert more == pytest.approx(steps * seen.step_seconds.value, rel=0.01)
+    ten, twenty = seen.seconds(10), seen.seconds(20)
+    assert twenty.value - ten.value == pytest.approx(10 * seen.epoch_seconds.value)
+    assert ten.low < ten.value < ten.high
+
+
+def test_larger_networks_take_longer_and_more_memory():
+    names = ("lenet_relu", "resnet20", "resnet56", "resnet110")
+    seen = [foresee_shape(resolve("x", name), **vars(SHAPE)) for name in names]
+    times = [one.step_seconds.value for one in seen]
+    memory = [one.peak_memory_bytes.value for one in seen]
+    assert times == sorted(times)
+    assert memory == sorted(memory)
+    # By count 56 and 110 layers are 3.1 and 6.2 times 20, and nothing is gained by depth
+    assert times[3] / times[1] == pytest.approx(253 / 41, rel=0.25)
+
+
+def test_a_classical_rung_has_no_epochs():
+    seen = foresee_shape(resolve("x", "bow_sift"), **vars(SHAPE))
+    assert seen.step_seconds is None
+    assert seen.epoch_seconds is None
+    assert seen.seconds(1) == seen.seconds(100)
+    few = foresee_shape(resolve("x", "bow_sift"), **{**vars(SHAPE), "train": 5_400})
+    assert few.fit_seconds.value < seen.fit_seconds.value
+
+
+def test_images_that_are_there_are_their_shape():
+    images = prepare(Data("digits"))
+    assert foresee(resolve("digits", "lenet_relu"), images) == foresee_shape(
+        resolve("digits", "lenet_relu"), **vars(Shape.of(images))
+    )
+
+
+def test_a_budget_holds_as_many_epochs_as_it_says():
+    spec = resolve("x", "resnet20")
+    found = plan(spec, SHAPE, budget=600.0, price=3.6, watts=100)
+    seen = foresee_shape(spec, **vars(SHAPE))
+    assert seen.seconds(found.epochs_in_budget).value == pytest.approx(600)
+    assert found.money.value == pytest.approx(found.seconds.value / 1000)
+    assert found.kilowatt_hours.value == pytest.approx(found.seconds.value / 36_000)
+    assert found.largest_batch > spec.recipe.batch_size
+
+
+def test_on_an_accelerator_it_is_sooner_done():
+    here, there = (plan(resolve("x", "resnet50"), SHAPE, on=on) for on in (None, "a100"))
+    assert there.device == "a100"
+    assert there.seconds.value < here.seconds.value
+    with pytest.raises(UsageError, match="device: given 'abacus', accepted: t4, "):
+        plan(resolve("x", "resnet50"), SHAPE, on="abacus")
+    with pytest.raises(UsageError, match="svm_linear is fitted on a CPU"):
+        plan(resolve("x", "svm_linear"), SHAPE, on="a100")
+
+
+def test_a_probe_narrows_the_interval():
+    spec = resolve("x", "lenet_relu")
+    rough, tried = (plan(spec, SHAPE, probe=probe).step_seconds for probe in (False, True))
+    assert tried.high / tried.low < rough.high / rough.low
+
+
+def test_a_machine_that_was_not_measured_borrows_another_ones_profile():
+    borrowed = known_profile()
+    assert borrowed.borrowed
+    assert borrowed.threads == torch.get_num_threads()
+    rough = foresee_shape(resolve("x", "resnet20"), **vars(SHAPE))
+    Profile.load(REFERENCE).save(cache_file())
+    this_machine.cache_clear()
+    assert not known_profile().borrowed
+    known = foresee_shape(resolve("x", "resnet20"), **vars(SHAPE))
+    assert known.step_seconds.high / known.step_seconds.value < rough.step_seconds.high / rough.step_seconds.value
+
+
+def test_what_is_measured_is_a_profile():
+    found = measure(every=24)
+    assert found.threads == torch.get_num_threads()
+    assert found.bandwidth > 1e8
+    assert all(sample.seconds > 0 for sample in found.samples)
+    assert {sample.training for sample in found.samples} == {False, True}
+    assert {whole.name for whole in found.wholes} == {"residual", "inverted", "units"}
