@@ -58,12 +58,13 @@ def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> tuple[float, f
     """Confidence interval (low, high) of an accuracy, from which images were right: bool [S, N], a row per seed.
 
     Of one seed it is `wilson`'s, for the model as trained. Of several it is for the mean over all seeds, on all images.
-    Its variance is that of the images' means over N and that of the seeds' means over S,
+    Its variance is estimated as that of a two-way table with both ways random (Searle, Casella and McCulloch, Variance
+    Components, 1992, chapter 4),
 
-        V = V_images + V_seeds,
+        V = V_images + max(0, V_seeds - V_rest),
 
-    which counts twice what neither explains and so is never too small on average (Owen, The Pigeonhole Bootstrap, 2007,
-    of two-way tables with both ways random). With it Wilson's interval is taken at the effective number of images
+    the variance of the images' means over N, that of the seeds' means over S, and the mean square of what neither
+    explains over N S, which is in both. With it Wilson's interval is taken at the effective number of images
     p (1 - p) / V and at the quantile of Student's t, of Satterthwaite's (1946) degrees of freedom, as is done for
     samples in clusters (Korn and Graubard 1998; Franco et al. 2019 for Wilson's). Raises DataError where there are no
     images.
@@ -72,7 +73,7 @@ def accuracy_interval(correct: ArrayLike, level: float = 0.95) -> tuple[float, f
     if len(rows) == 1 or rows.shape[1] == 1:
         return wilson(int(rows[0].sum()), rows.shape[1], level)
     p, n = float(rows.mean()), rows.shape[1]
-    variance, freedom = _sum((rows.mean(axis=0).var(ddof=1) / n, n - 1), _of_seeds(rows))
+    variance, freedom = _variance(rows.mean(axis=0), rows)
     if variance == 0:  # all right, or all wrong
         return wilson(round(p * n), n, level)
     z = float(t.ppf(0.5 + level / 2, freedom))
@@ -100,7 +101,7 @@ def paired(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.95) -> D
     differences = np.append(a.mean(axis=0) - b.mean(axis=0), (1.0, -1.0))
     n, centre = len(differences), float(differences.mean())
     if several:
-        variance, freedom = _sum((differences.var(ddof=1) / n, n - 1), _of_seeds(a), _of_seeds(b))
+        variance, freedom = _variance(differences, a, b)
         quantile, p = t.ppf(0.5 + level / 2, freedom), 2 * t.sf(abs(centre) / math.sqrt(variance), freedom)
     else:
         variance = differences.var() / n
@@ -122,15 +123,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _of_seeds(rows: NDArray[np.float64]) -> tuple[float, int]:
-    """The variance of the seeds' mean, with its degrees of freedom."""
-    return float(rows.mean(axis=1).var(ddof=1)) / len(rows), len(rows) - 1
-
-
-def _sum(*parts: tuple[float, int]) -> tuple[float, float]:
-    """The sum of variances, each with its degrees of freedom, and Satterthwaite's degrees of freedom of it."""
-    total = float(sum(value for value, _ in parts))
-    return total, total**2 / sum(value**2 / freedom for value, freedom in parts) if total else math.inf
+def _variance(images: NDArray[np.float64], *tables: NDArray[np.float64]) -> tuple[float, float]:
+    """The variance of the mean of `images` [N], made of `tables` [S, N] of seeds, and its degrees of freedom."""
+    of_images = float(images.var(ddof=1)) / len(images)
+    total, squares = of_images, of_images**2 / (len(images) - 1)
+    for table in tables:
+        seeds, n = table.shape
+        means = table.mean(axis=1)
+        rest = table - table.mean(axis=0) - means[:, None] + table.mean()
+        of_seeds = float(means.var(ddof=1)) / seeds
+        of_rest = float((rest**2).sum()) / ((seeds - 1) * (n - 1)) / (seeds * n)
+        total += max(0.0, of_seeds - of_rest)
+        squares += of_seeds**2 / (seeds - 1)
+    return total, total**2 / squares if squares else math.inf
 
 
 def _rows(correct: ArrayLike) -> NDArray[np.float64]:
