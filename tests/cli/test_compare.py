@@ -45,7 +45,7 @@ def test_the_plan_is_printed_first_and_kept(compared: tuple[Path, subprocess.Com
 
 def test_a_table_and_a_verdict(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     out, done = compared
-    lines = done.stdout.splitlines()
+    lines = done.stdout.strip("\n ").splitlines()
     assert lines[0].split() == ["model", "accuracy", "95", "%", "training", "MACs", "ms/image", "bundle"]
     assert max(map(len, lines[:6])) <= 80
     document = json.loads((out / "comparison.json").read_text())

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from lenext.comparison import Comparison, compare, resume
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
+from lenext.record import Record
 from lenext.run import run
 from lenext.ship.bundle import load
 from lenext.spec import Run
@@ -131,7 +132,7 @@ def test_what_it_says_of_rungs_against_one_another(compared: Comparison) -> None
     assert pictures.dtype == np.uint8
     assert pictures.shape == (len(found["separating"]), 8, 8, 1)
     predictions = {
-        name: {row["path"]: row for row in csv.DictReader((compared.root / name / "predictions.csv").open(newline=""))}
+        name: {row["path"]: row for row in Record(compared.root / name).read_csv("predictions.csv")}
         for name in MODELS[:2]
     }
     for row in found["separating"]:

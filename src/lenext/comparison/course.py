@@ -217,7 +217,7 @@ class _Course:
         """What each rung is foretold to need, where there is a budget to share out."""
         if self.asked.budget is None:
             return
-        if PROFILE_SECONDS <= ASIDE_SHARE * self.asked.budget:
+        if ASIDE_SHARE * self.asked.budget >= PROFILE_SECONDS:
             profile(tell=self.observer.stage)  # else, where it is not known yet, a rough one does
         for name, spec in self.specs.items():
             try:

@@ -139,7 +139,7 @@ def separating(runs: Runs, judged: Subset) -> tuple[list[dict[str, Any]], NDArra
     # Rungs that are not as this step would have them, per step and image
     amiss = [(~right[:step]).sum(axis=0) + right[step:].sum(axis=0) for step in steps]
     nearest = [iter(np.argsort(count, kind="stable")) for count in amiss]
-    tells = right.any(axis=0) & ~right.all(axis=0)
+    tells: Right = np.asarray(right.any(axis=0) & ~right.all(axis=0))
     wanted, chosen = min(SEPARATING, int(tells.sum())), list[int]()
     while len(chosen) < wanted:
         for images in nearest:

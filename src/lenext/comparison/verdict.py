@@ -2,9 +2,9 @@
 
 The best rung is the most accurate one on the validation images. Shipped is the cheapest that is not significantly worse
 than it on the same images, by the paired test at 5 %, each rung by itself: a correction for the number of rungs would
-let worse ones pass as equals. Cheap is meant in multiply-adds of a prediction: they are what the model costs for as long
-as it is used, the same on every machine, and, unlike training time, do not hang on how the budget was shared out. The
-test images have no part in this: they only judge.
+let worse ones pass as equals. Cheap is meant in multiply-adds of a prediction: they are what the model costs for as
+long as it is used, the same on every machine, and, unlike training time, do not hang on how the budget was shared out.
+The test images have no part in this: they only judge.
 """
 
 from collections.abc import Mapping, Sequence
