@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenext.cli.console import STARTED, Output, Settings, console, print_json, print_paths, table
+from lenext.cli.console import STARTED, Output, Settings, console, left_out, print_json, print_paths, table
 
 if TYPE_CHECKING:
     from lenext.comparison import Comparison
@@ -105,8 +105,7 @@ def print_comparison(comparison: "Comparison", *, as_json: bool) -> None:
     for row in comparison.rungs:
         if row["error"]:
             shown.print(f"{row['model']} failed: {row['error']}")
-    for row in comparison.plan:
-        if not row["included"]:
-            shown.print(f"{row['model']} left out: {row['reason']}")
+    for line in left_out(comparison.plan):
+        shown.print(line)
     shown.print(comparison.verdict)
     print_paths(comparison.report, comparison.bundle)

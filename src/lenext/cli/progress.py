@@ -8,7 +8,7 @@ from typing import Any
 from rich.live import Live
 from rich.text import Text
 
-from lenext.cli.console import console, is_terminal, table
+from lenext.cli.console import console, is_terminal, left_out, table
 from lenext.report.text import count, percent, plural, seconds
 from lenext.run import Observer
 from lenext.training import Progress
@@ -66,9 +66,8 @@ class Shown(Observer):
             between = f"{seconds(foretold['low'])} to {seconds(foretold['high'])}" if foretold else ""
             rows.add_row(row["model"], str(row["seeds"]), epochs, seconds(row["seconds"]), between)
         self._console.print(rows)
-        for row in plan:
-            if not row["included"]:
-                self._console.print(f"{row['model']} is left out: {row['reason']}")
+        for line in left_out(plan):
+            self._console.print(line)
 
     def _show(self, text: str) -> None:
         line = Text(text, overflow="ellipsis", no_wrap=True)

@@ -97,7 +97,7 @@ def share_out(wanted: Sequence[tuple[Need, int]], seconds: float) -> list[Share]
         if _level(networks, left) >= ENOUGH_EPOCHS:
             break
         reasons[optional[-1][0].model] = (
-            f"with it, the others would get fewer than {ENOUGH_EPOCHS:g} epochs; --models asks for it by name"
+            f"the others would get fewer than {ENOUGH_EPOCHS:g} epochs; --models asks for it by name"
         )
         networks.remove(optional[-1])
     while networks and (level := _level(networks, left)) < LEAST_EPOCHS:
