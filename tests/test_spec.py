@@ -11,6 +11,7 @@ from lenext.spec import (
     Run,
     from_dict,
     merge,
+    parse_amount,
     parse_seconds,
     parse_sets,
     read_yaml,
@@ -108,3 +109,18 @@ def test_durations(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(UsageError, match="as a duration, accepted: 90, 90s, 2m, 1h30m"):
         parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "amount"),
+    [("5MB", "B", 5e6), ("800 kB", "B", 8e5), ("1.5G", "B", 1.5e9), ("12", "B", 12), ("100M", "", 1e8),
+     ("0.5k", "", 500), (".15T", "", 1.5e11), (7, "", 7), (None, "B", None)],
+)  # fmt: skip
+def test_amounts(text, unit, amount):
+    assert parse_amount(text, unit=unit) == (None if amount is None else pytest.approx(amount))
+
+
+@pytest.mark.parametrize("text", ["", "5 apples", "MB", "1.2.3M", "-5M", "5MiB", "1e"])
+def test_what_is_no_amount(text):
+    with pytest.raises(UsageError, match=r"accepted: 5000B, 800kB, 5MB, 1\.5GB"):
+        parse_amount(text, unit="B")

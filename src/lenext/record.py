@@ -43,7 +43,8 @@ class Record:
             root.mkdir(parents=True, exist_ok=True)
             _sweep(root)
             if any(root.iterdir()):
-                hint = f", or `lenext resume {root}`" if (root / "args.yaml").is_file() else ""
+                begun = any((root / name).is_file() for name in ("args.yaml", "compare.yaml"))
+                hint = f", or `lenext resume {root}`" if begun else ""
                 raise UsageError(f"{root} exists already; give another --out{hint}")
             _try_to_write(root)
         except OSError as error:
@@ -51,12 +52,15 @@ class Record:
         return cls(root)
 
     @classmethod
-    def open(cls, root: Path) -> "Record":
-        """The folder of an earlier run. Raises UsageError where `root` is none or cannot be written."""
-        if not (root / "args.yaml").is_file():
+    def open(cls, root: Path, asked: str = "args.yaml") -> "Record":
+        """The folder of an earlier run. Raises UsageError where `root` is none or cannot be written.
+
+        `asked` is the file that such a folder is known by.
+        """
+        if not (root / asked).is_file():
             below = ", ".join(str(path.parent) for path in sorted(root.glob("*/args.yaml")))
             hint = f"; the runs of this comparison are {below}" if below else ""
-            raise UsageError(f"{root} is not a run's folder: it has no args.yaml{hint}")
+            raise UsageError(f"{root} is not a run's folder: it has no {asked}{hint}")
         try:
             _sweep(root)
             _try_to_write(root)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ class Observer:
 
     def saved(self, root: Path) -> None:
         """The run in `root` can be continued from here."""
+
+    def planned(self, plan: Sequence[Mapping[str, Any]]) -> None:
+        """A comparison has shared out its time; `plan` as in comparison.json."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,12 @@ def run(
     data: Dataset | None = None,
     observer: Observer | None = None,
     started: float | None = None,
+    page: bool = True,
 ) -> Result:
     """Trains, judges and bundles what `spec` describes, in a new folder.
 
     `out` is the folder (default: a free name below ``runs/``); `data` the images where they are prepared already.
+    Without a `page` no report is written, nor any of the budget kept for it; `lenext.report.report` writes it later.
     Of several workers (see `lenext.training.distributed`) each calls this, and gets the same result; the first writes.
     Raises the errors of `lenext.errors`.
     """
@@ -161,7 +166,8 @@ def run(
     with joined() as world:
         check_workers(spec, world.size)
         record = _shared(world, lambda: new_record(spec, out))
-        return _resumable(spec, record, clock, data or prepare_for(record, spec.data, observer), observer, world)
+        images = data or prepare_for(record, spec.data, observer)
+        return _resumable(spec, record, clock, images, observer, world, page=page)
 
 
 def check_workers(spec: Run, workers: int) -> None:
@@ -175,9 +181,10 @@ def new_record(spec: Run, out: Path | None) -> Record:
     return Record.create(out, f"{rung(spec.model.name).name}-{slug(spec.data.source)}")
 
 
-def resume(root: Path, *, observer: Observer | None = None) -> Result:
+def resume(root: Path, *, data: Dataset | None = None, observer: Observer | None = None, page: bool = True) -> Result:
     """Continues the run in `root` from its last checkpoint to the weights it would have reached without a stop.
 
+    `data` are its images where they are prepared already; `page` as in `run`.
     It may have any number of workers, see docs/guide.md. Raises UsageError where `root` is no run or has finished,
     DataError where its images have changed.
     """
@@ -185,7 +192,8 @@ def resume(root: Path, *, observer: Observer | None = None) -> Result:
     with joined() as world:
         record = _shared(world, lambda: _unfinished(root))
         spec = from_dict(Run, json.loads(world.told(lambda: json.dumps(read_yaml(record.path("args.yaml"))).encode())))
-        return _resumable(spec, record, clock, prepare_for(record, spec.data, observer), observer, world)
+        images = data or prepare_for(record, spec.data, observer)
+        return _resumable(spec, record, clock, images, observer, world, page=page)
 
 
 def _unfinished(root: Path) -> Record:
@@ -217,16 +225,20 @@ def prepare_for(record: Record, data: Data, observer: Observer) -> Dataset:
     return images
 
 
-def _resumable(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer, world: World) -> Result:
+def _resumable(
+    spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer, world: World, *, page: bool
+) -> Result:
     try:
-        return _execute(spec, record, clock, data, observer, world)
+        return _execute(spec, record, clock, data, observer, world, page=page)
     except KeyboardInterrupt as error:  # outside of the training loop, which sees to its own
         raise Interrupted(f"interrupted; `lenext resume {record.root}` continues") from error
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}; `lenext resume {record.root}` continues") from error
 
 
-def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer, world: World) -> Result:
+def _execute(
+    spec: Run, record: Record, clock: Clock, data: Dataset, observer: Observer, world: World, *, page: bool
+) -> Result:
     before = record.read_json("data.json") if world.leads else None
     if before is not None and before["fingerprint"] != data.fingerprint:
         raise DataError(f"{spec.data.source}: the images are not those that {record.root} was trained on; start anew")
@@ -241,9 +253,9 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
     began, memory = clock.seconds(), resident_peak()
     row = rung(spec.model.name)
     if row.is_network:
-        fitted = _fit_network(spec, data, record, clock, observer, world)
+        fitted = _fit_network(spec, data, record, clock, observer, world, page=page)
     else:
-        fitted = _fit_classical(spec, data, record, clock, observer)
+        fitted = _fit_classical(spec, data, record, clock, observer, page=page)
     train_seconds = clock.seconds() - began
     record.write_text("args.yaml", to_yaml(fitted.run))
 
@@ -264,6 +276,7 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
         )
         path = bundle.save(record.path("best.lenext"))
         _record_answer(row, record, data, judged, scores, metrics, fitted)
+        _record_predictions(record, "val_predictions.csv", data.val, val_scores, data.classes)
         summary = {
             "model": spec.model.name,
             "data": data.name,
@@ -283,8 +296,9 @@ def _execute(spec: Run, record: Record, clock: Clock, data: Dataset, observer: O
         record.write_json("summary.json", summary)
         if foreseen is not None:
             record.write_json("estimate.json", _compared(spec, foreseen, record, fitted, clock.seconds(), memory))
-        observer.stage("writing the report")
-        report(record.root)
+        if page:
+            observer.stage("writing the report")
+            report(record.root)
         summary["seconds"] = round(clock.seconds(), 3)
         return record.write_json("summary.json", summary).read_bytes()
 
@@ -324,13 +338,16 @@ def _scores(classifier: Classifier, part: Subset, world: World) -> np.ndarray[An
     return world.gather(classifier.scores(part.images[world.share(len(part))]), len(part))
 
 
-def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer, world: World) -> _Fit:
+def _fit_network(
+    spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer, world: World, *, page: bool
+) -> _Fit:
     fitted = fit(
         spec,
         data,
         record,
         clock=clock,
         world=world,
+        page=page,
         on_start=observer.stage,
         on_progress=observer.training,
         on_save=lambda: observer.saved(record.root),
@@ -351,9 +368,9 @@ def _fit_network(spec: Run, data: Dataset, record: Record, clock: Clock, observe
     )
 
 
-def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer) -> _Fit:
+def _fit_classical(spec: Run, data: Dataset, record: Record, clock: Clock, observer: Observer, *, page: bool) -> _Fit:
     observer.stage(f"{spec.model.name}: fitting on {len(data.train):,} images")
-    deadline, folder = training_deadline(spec, 0.0), record.path("last")
+    deadline, folder = training_deadline(spec, 0.0, page=page), record.path("last")
     judged = data.test if len(data.test) else data.val
     fitted = classical.fit(
         spec,
@@ -451,12 +468,7 @@ def _record_answer(
         ("class", "precision", "recall", "f1", "support"),
         ([c[key] for key in ("class", "precision", "recall", "f1", "support")] for c in metrics["classes"]),
     )
-    predicted, probability = predictions(scores)
-    rows = [
-        (path, data.classes[label], data.classes[guess], round(float(p), 6))
-        for path, label, guess, p in zip(judged.paths, judged.labels, predicted, probability, strict=True)
-    ]
-    record.write_csv("predictions.csv", ("path", "label", "predicted", "probability"), rows)
+    rows = _record_predictions(record, "predictions.csv", judged, scores, data.classes)
     mistakes = worst(scores, judged.labels, WORST)
     losses = np.logaddexp.reduce(scores[mistakes], axis=1) - scores[mistakes, judged.labels[mistakes]]
     record.write_csv(
@@ -464,19 +476,32 @@ def _record_answer(
         ("path", "label", "predicted", "probability", "loss"),
         ((*rows[i], round(float(loss), 6)) for i, loss in zip(mistakes, losses, strict=True)),
     )
-    _write_array(record.path("worst.npy"), judged.images[mistakes])
+    write_array(record.path("worst.npy"), judged.images[mistakes])
     if fitted.filters is not None:
-        _write_array(record.path("filters.npy"), fitted.filters)
+        write_array(record.path("filters.npy"), fitted.filters)
     if fitted.words is not None:
         _record_words(fitted.words, record, rows)
     if history := record.history():
         record.write_csv("results.csv", list(history[0]), ([row.get(key) for key in history[0]] for row in history))
 
 
+def _record_predictions(
+    record: Record, name: str, part: Subset, scores: np.ndarray[Any, np.dtype[np.float32]], classes: tuple[str, ...]
+) -> list[tuple[str, str, str, float]]:
+    """Writes what each image of `part` was taken for; the rows."""
+    predicted, probability = predictions(scores)
+    rows = [
+        (path, classes[label], classes[guess], round(float(p), 6))
+        for path, label, guess, p in zip(part.paths, part.labels, predicted, probability, strict=True)
+    ]
+    record.write_csv(name, ("path", "label", "predicted", "probability"), rows)
+    return rows
+
+
 def _record_words(words: classical.Words, record: Record, rows: list[tuple[str, str, str, float]]) -> None:
     """Visual words as pictures, and where they lie in some of the images that were judged."""
-    _write_array(record.path("words.npy"), words.patches)
-    _write_array(record.path("words_images.npy"), words.images)
+    write_array(record.path("words.npy"), words.patches)
+    write_array(record.path("words_images.npy"), words.images)
     placed = [
         {**dict(zip(("path", "label", "predicted"), rows[row][:3], strict=True)), "patches": patches}
         for row, patches in zip(words.rows, words.placed, strict=True)
@@ -490,7 +515,7 @@ def _record_words(words: classical.Words, record: Record, rows: list[tuple[str, 
     )
 
 
-def _write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
     """An array as a .npy file, whole or not there, as all of a run's files."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)

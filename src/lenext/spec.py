@@ -325,6 +325,19 @@ def parse_seconds(duration: float | str | None) -> float | None:
     return 3600 * hours + 60 * minutes + seconds
 
 
+def parse_amount(amount: float | str | None, *, unit: str = "") -> float | None:
+    """A number as it is, or from text such as ``100M``, ``1.5G``, with a unit ``5MB``; None stays None.
+
+    The letters are of the decimal system: k, M, G, T.
+    """
+    if amount is None or isinstance(amount, int | float):
+        return None if amount is None else float(amount)
+    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)\s*([kKMGT]?)(?:{unit})?", amount.strip())
+    if not match:
+        raise UsageError(f"given {amount!r} as an amount, accepted: 5000{unit}, 800k{unit}, 5M{unit}, 1.5G{unit}")
+    return float(match[1]) * 1000.0 ** " kMGT".index(match[2].replace("K", "k") or " ")
+
+
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings laid over one another, the last one on top."""
     merged: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenext.cli.console import STARTED, Output, Settings, console, print_json, print_paths, table
+from lenext.cli.console import STARTED, Output, Settings, console, left_out, print_json, print_paths, table
 
 if TYPE_CHECKING:
     from lenext.comparison import Comparison
@@ -17,28 +17,41 @@ def compare(
     budget: str | None = None,
     epochs: float | None = None,
     seed: int = 0,
+    seeds: int = 1,
+    max_latency: float | None = None,
+    max_size: str | None = None,
+    max_macs: str | None = None,
     out: Path | None = None,
     settings: Settings = Settings(),
     output: Output = Output(),
 ) -> None:
-    """Train the ladder on the same images, judge every rung, and bundle the best.
+    """Train the ladder on the same images inside one budget, and say which rung to ship.
 
-    Example: lenext compare digits --models softmax,svm_linear,lenet_relu
+    Example: lenext compare digits --budget 1m
 
     Parameters
     ----------
     data
         A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
     models
-        Names with commas between; otherwise softmax, svm_linear, bow_sift, lenet, lenet_relu, resnet20.
+        Names with commas between, a width after @: softmax,hog_svm,resnet9@0.5. Otherwise six rungs, with a budget
+        ten and more.
     budget
-        Time for all together, such as 90s, 10m or 1h30m.
+        Time for all together, such as 90s, 10m or 1h30m; shared out before it begins.
     epochs
         Passes over the training images for each network, instead of a budget.
     seed
         Another seed gives another start, order and augmentation.
+    seeds
+        So many seeds of each rung, as far as the budget allows.
+    max_latency
+        Milliseconds that the rung to ship may take for an image.
+    max_size
+        Bytes that its bundle may have, such as 5MB.
+    max_macs
+        Multiply-adds that it may take for an image, such as 100M.
     out
-        The comparison's folder; otherwise a new one below runs/.
+        The comparison's folder; otherwise a new one below runs/. One that was stopped is continued.
     """
     from lenext.cli.progress import Shown
     from lenext.comparison import compare as start
@@ -51,25 +64,30 @@ def compare(
             epochs=epochs,
             budget=budget,
             seed=seed,
+            seeds=seeds,
+            max_latency=max_latency,
+            max_size=max_size,
+            max_macs=max_macs,
             settings=settings.read(),
             out=out,
             observer=observer,
             started=STARTED,
         )
-    if output.json:
-        print_json(comparison)
-    else:
-        _print(comparison)
+    print_comparison(comparison, as_json=output.json)
 
 
-def _print(comparison: "Comparison") -> None:
+def print_comparison(comparison: "Comparison", *, as_json: bool) -> None:
     from lenext.report.text import compact, percent, seconds, size
 
-    rows = table("model", "accuracy", "95 %", "training", "params", "ms/image", "bundle",
-                 right=("accuracy", "95 %", "training", "params", "ms/image", "bundle"))  # fmt: skip
+    if as_json:
+        print_json(comparison)
+        return
+    numbers = ("accuracy", "95 %", "training", "MACs", "ms/image", "bundle")
+    rows = table("model", *numbers, right=numbers)
+    rows.padding = (0, 1, 0, 0)  # so that it fits into 80 columns
     for row in comparison.rungs:
         if row["error"]:
-            rows.add_row(row["model"], "failed", "", "", "", "", "")
+            rows.add_row(row["model"], "failed", *[""] * (len(numbers) - 1))
             continue
         low, high = row["accuracy_interval"]
         rows.add_row(
@@ -77,7 +95,7 @@ def _print(comparison: "Comparison") -> None:
             percent(row["accuracy"]),
             f"{100 * low:.1f}–{100 * high:.1f}",
             seconds(row["train_seconds"]),
-            compact(row["params"]),
+            compact(row["macs"]),
             f"{row['predict_ms_per_image']:.2f}",
             size(row["bundle_bytes"]),
             style="bold" if row["model"] == comparison.winner else "",
@@ -87,5 +105,7 @@ def _print(comparison: "Comparison") -> None:
     for row in comparison.rungs:
         if row["error"]:
             shown.print(f"{row['model']} failed: {row['error']}")
+    for line in left_out(comparison.plan):
+        shown.print(line)
     shown.print(comparison.verdict)
     print_paths(comparison.report, comparison.bundle)

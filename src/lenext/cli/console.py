@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,12 +81,21 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> "Table":
     return made
 
 
-def print_paths(report: Path, bundle: Path) -> None:
-    """Where the results are, and the next command to type."""
+def print_paths(report: Path, bundle: Path | None) -> None:
+    """Where the results are, and the next command to type, where there is a bundle."""
     from lenext.run import next_command
 
     if WORKER == 0:
-        print(f"\nreport  {report}\nbundle  {bundle}\nnext    {next_command(bundle)}")
+        print(f"\nreport  {report}" + (f"\nbundle  {bundle}\nnext    {next_command(bundle)}" if bundle else ""))
+
+
+def left_out(plan: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for every reason for which rungs are not compared; `plan` as in comparison.json."""
+    names: dict[str, list[str]] = {}
+    for row in plan:
+        if not row["included"]:
+            names.setdefault(row["reason"], []).append(row["model"])
+    return [f"{', '.join(models)} left out: {reason}" for reason, models in names.items()]
 
 
 def is_terminal() -> bool:

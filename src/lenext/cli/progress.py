@@ -1,12 +1,14 @@
 """What a run shows while it works: a live line on a terminal, plain lines elsewhere; always on stderr."""
 
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.live import Live
 from rich.text import Text
 
-from lenext.cli.console import console, is_terminal
+from lenext.cli.console import console, is_terminal, left_out, table
 from lenext.report.text import count, percent, plural, seconds
 from lenext.run import Observer
 from lenext.training import Progress
@@ -51,6 +53,21 @@ class Shown(Observer):
 
     def training(self, progress: Progress) -> None:
         self._show(describe(progress))
+
+    def planned(self, plan: Sequence[Mapping[str, Any]]) -> None:
+        self._end_line()
+        numbers = ("seeds", "epochs", "time", "foretold")
+        rows = table("model", *numbers, right=numbers)
+        for row in plan:
+            if not row["included"]:
+                continue
+            epochs = "" if row["epochs"] is None else f"{row['epochs']:.1f}"
+            foretold = row["predicted"]
+            between = f"{seconds(foretold['low'])} to {seconds(foretold['high'])}" if foretold else ""
+            rows.add_row(row["model"], str(row["seeds"]), epochs, seconds(row["seconds"]), between)
+        self._console.print(rows)
+        for line in left_out(plan):
+            self._console.print(line)
 
     def _show(self, text: str) -> None:
         line = Text(text, overflow="ellipsis", no_wrap=True)

@@ -10,18 +10,26 @@ if TYPE_CHECKING:
 
 
 def resume(run: Path, /, *, output: Output = Output()) -> None:
-    """Continue a run that was stopped, to the model it would have become without the stop.
+    """Continue a run that was stopped, to the model it would have become without the stop; or a comparison.
 
     Example: lenext resume runs/lenet_relu-digits
 
     Parameters
     ----------
     run
-        The run's folder.
+        The folder of the run or of the comparison.
     """
     from lenext.cli.progress import Shown
     from lenext.run import resume as start
 
+    if (run / "compare.yaml").is_file():
+        from lenext import comparison
+        from lenext.cli.compare import print_comparison
+
+        with Shown() as observer:
+            compared = comparison.resume(run, observer=observer)
+        print_comparison(compared, as_json=output.json)
+        return
     with Shown() as observer:
         result = start(run, observer=observer)
     print_result(result, as_json=output.json)

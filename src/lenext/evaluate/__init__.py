@@ -2,6 +2,17 @@
 
 from lenext.evaluate.calibration import fit_temperature
 from lenext.evaluate.metrics import evaluate, predictions, worst
-from lenext.evaluate.statistics import mcnemar, wilson
+from lenext.evaluate.statistics import Difference, accuracy_interval, holm, mcnemar, paired, wilson
 
-__all__ = ["evaluate", "fit_temperature", "mcnemar", "predictions", "wilson", "worst"]
+__all__ = [
+    "Difference",
+    "accuracy_interval",
+    "evaluate",
+    "fit_temperature",
+    "holm",
+    "mcnemar",
+    "paired",
+    "predictions",
+    "wilson",
+    "worst",
+]

@@ -11,7 +11,8 @@ from collections import deque
 
 from lenext.spec import Run
 
-REPORT_SECONDS = 6.0  # writing the report and the bundle: measured 3-5 s, most of it drawing the PNGs
+RECORD_SECONDS = 1.0  # writing the bundle and all that came out
+REPORT_SECONDS = 6.0  # that and the report: measured 3-5 s, most of it drawing the PNGs
 
 
 class Clock:
@@ -68,9 +69,9 @@ class Pace:
         return (1.0 - progress) / max(1.0, self.steps_left(progress, step))
 
 
-def training_deadline(run: Run, evaluation_seconds: float) -> float | None:
-    """Seconds on the run's clock when training must end, so that judging and reporting fit into the budget."""
+def training_deadline(run: Run, evaluation_seconds: float, *, page: bool = True) -> float | None:
+    """Seconds on the run's clock when training must end, so that judging and reporting, if a `page`, fit in."""
     if run.budget is None:
         return None
-    reserve = min(REPORT_SECONDS + evaluation_seconds, 0.5 * run.budget)
+    reserve = min((REPORT_SECONDS if page else RECORD_SECONDS) + evaluation_seconds, 0.5 * run.budget)
     return run.budget - reserve

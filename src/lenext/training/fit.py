@@ -44,6 +44,7 @@ def fit(
     *,
     clock: Clock,
     world: World = World(),
+    page: bool = True,
     on_start: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_save: Callable[[], None] | None = None,
@@ -86,7 +87,7 @@ def fit(
     steps_per_epoch = len(data.train) // trainer.batch_size
     per_step, per_validation = trainer.probe(data.train, data.val)
     # The model is judged once more on the validation images at the end, see run.py
-    deadline = training_deadline(run, per_validation * (len(data.test) + len(data.val)) / len(data.val))
+    deadline = training_deadline(run, per_validation * (len(data.test) + len(data.val)) / len(data.val), page=page)
     epochs = run.epochs if run.epochs is not None else recipe.epochs
     total = None if deadline else max(1, round(epochs * steps_per_epoch))
     pace = Pace(total_steps=total, deadline=deadline, clock=clock)

@@ -1,0 +1,67 @@
+"""`lenext compare` on the command line: the plan first, then a table and a verdict, in 80 columns."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("lenext")
+
+
+def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lenext.cli", *words]
+    environment = os.environ | {"COLUMNS": "80"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("compared") / "it"
+    words = ("compare", "digits", "--models", "softmax,svm_linear,lenet_relu,resnet152", "--budget", "20s")
+    return out, call(*words, "--max-latency", "900", "--out", out)
+
+
+def test_the_plan_is_printed_first_and_kept(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = compared
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    (head,) = [
+        place for place, line in enumerate(lines) if line.split() == ["model", "seeds", "epochs", "time", "foretold"]
+    ]
+    first = next(place for place, line in enumerate(lines) if line.startswith("[1/"))
+    assert head < first
+    planned = [line.split()[0] for line in lines[head + 2 : head + 5]]
+    assert planned == ["softmax", "svm_linear", "lenet_relu"]
+    assert max(map(len, lines[head : head + 5])) <= 80
+    assert any(line.startswith("resnet152 left out: an epoch takes ") for line in lines)
+    document = json.loads((out / "comparison.json").read_text())
+    assert 10 <= document["seconds"] <= 24
+    assert [row["included"] for row in document["plan"]] == [True, True, True, False]
+    assert all(row["predicted_seconds"]["low"] < row["predicted_seconds"]["high"] for row in document["rungs"])
+
+
+def test_a_table_and_a_verdict(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, done = compared
+    lines = done.stdout.strip("\n ").splitlines()
+    assert lines[0].split() == ["model", "accuracy", "95", "%", "training", "MACs", "ms/image", "bundle"]
+    assert max(map(len, lines[:6])) <= 80
+    document = json.loads((out / "comparison.json").read_text())
+    text = " ".join(done.stdout.split())
+    assert " ".join(document["verdict"].split()) in text
+    assert "resnet152 left out: an epoch takes " in text
+    assert f"bundle {out / 'best.lenext'}" in text
+
+
+def test_continued_with_json_it_is_one_document(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = compared
+    done = call("resume", out, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["winner"] in ("softmax", "svm_linear", "lenet_relu")
+    assert {"root", "report", "bundle", "winner", "best", "verdict", "seconds", "plan", "rungs", "pairs"} == set(
+        document
+    )
+    assert "[1/" not in done.stderr
