@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from lenext.costing.device import peak_macs
 from lenext.costing.operations import Operation
 from lenext.nn import Units, on_threads
-from lenext.record import write_whole
 
 VERSION = 10
 REFERENCE = Path(__file__).with_name("reference.json")  # of a machine of ours, see its `device`
@@ -78,7 +77,10 @@ class Profile:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(asdict(self)).encode())
+        # Moved into place whole, as several processes may measure at once
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Profile":
