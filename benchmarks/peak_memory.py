@@ -52,7 +52,7 @@ def measure(name: str, size: int, images: int) -> dict[str, float]:
     def train(model: ConvNet, side: int, batch: int, steps: int) -> None:
         pixels = draw.integers(0, 256, (batch, side, side, 3), np.uint8)
         subset = Subset(pixels, draw.integers(0, 10, batch), [""] * batch, [""] * batch)
-        trainer = Trainer(model, Recipe(), precision, batch_size=batch, seed=0)
+        trainer = Trainer(model, Recipe(lr=1e-6), precision, batch_size=batch, seed=0)
         model.train()
         batches = trainer.loader(subset).batches()
         for _ in range(steps):

@@ -91,7 +91,7 @@ def measure(name: str, size: int, images: int, precision: str) -> Iterator[dict[
         if expected > LONGEST or (what == "training" and images == 1):  # which batch norm cannot
             continue
         if what == "training":
-            trainer = Trainer(model, Recipe(), chosen, batch_size=images, seed=0)
+            trainer = Trainer(model, Recipe(lr=1e-6), chosen, batch_size=images, seed=0)
             model.train()
             batches = trainer.loader(subset).batches()
             actual = median(functools.partial(step, trainer, batches))

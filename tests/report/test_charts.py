@@ -1,7 +1,6 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from lenext.report import charts
@@ -24,38 +23,6 @@ def test_of_too_many_cells_the_diagonal_and_the_most_frequent_mistakes_stay() ->
     assert sum(cell["right"] for cell in cells) == 100
     wrong = np.sort(matrix[~np.eye(100, dtype=bool)])[::-1][: charts.MOST_CELLS - 100]
     assert sorted((cell["count"] for cell in cells if not cell["right"]), reverse=True) == wrong.tolist()
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.2, 40.0), (2.0, 3.0), (1e-6, 1e5), (50.0, 7200.0)])
-def test_every_time_axis_has_readable_ticks(low: float, high: float) -> None:
-    rungs = [
-        {"model": name, "accuracy": 0.9, "accuracy_interval": None, "train_seconds": seconds}
-        for name, seconds in (("quick", low), ("slow", high))
-    ]
-    spec = charts.accuracy_against(charts.COSTS[0], rungs, "quick", charts.PAPER).to_dict()
-    ticks = spec["layer"][0]["encoding"]["x"]["axis"]["values"]
-    assert 2 <= len(ticks) <= 14
-    assert all(low / 2 <= tick <= high * 2 for tick in ticks)
-
-
-def test_rungs_without_a_cost_or_an_accuracy_are_not_put_on_its_axis() -> None:
-    rungs = [
-        {"model": "svm", "accuracy": 0.9, "macs": None},
-        {"model": "none", "accuracy": 0.9, "macs": 0},
-        {"model": "failed", "accuracy": None, "macs": 10},
-        {"model": "lenet", "accuracy": 0.9, "macs": 10},
-    ]
-    assert [rung["model"] for rung in charts.against(charts.COSTS[1], rungs)] == ["lenet"]
-
-
-def test_names_of_points_that_nearly_coincide_do_not_cover_one_another() -> None:
-    rungs = [
-        {"model": name, "accuracy": accuracy, "accuracy_interval": [0.88, 0.93], "params": 61_706}
-        for name, accuracy in (("lenet", 0.905), ("lenet_relu", 0.906), ("lenet_wide", 0.907))
-    ]
-    spec = charts.accuracy_against(charts.COSTS[2], rungs, None, charts.PAPER).to_dict()
-    points = next(rows for rows in spec["datasets"].values())
-    assert len({(point["align"], point["dy"]) for point in points}) == 3
 
 
 def test_png_is_a_picture_with_the_chart_on_white() -> None:

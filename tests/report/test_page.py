@@ -7,39 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from seen import CONTRASTS, OVERFLOW, brightness
 
 from lenext.errors import UsageError
 from lenext.record import Record
 from lenext.report import report
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-
-# WCAG's contrast of every piece of text on the page with what lies behind it, the worst first
-CONTRASTS = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const over = (top, below) => [0, 1, 2].map((i) => (top[i] * top[3] + below[i] * (255 - top[3])) / 255).concat(255);
-  const light = (c) => [0, 1, 2].map((i) => c[i] / 255)
-    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => element
-    ? over(rgba(getComputedStyle(element).backgroundColor), behind(element.parentElement)) : [255, 255, 255, 255];
-  const found = [];
-  for (const element of document.body.querySelectorAll("*")) {
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !element.getClientRects().length || element.closest("script, style, noscript")) continue;
-    const style = getComputedStyle(element);
-    const colour = rgba(element.closest("svg") ? style.fill : style.color);
-    const [a, b] = [light(over(colour, behind(element))), light(behind(element))];
-    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.textContent.slice(0, 40)]);
-  }
-  return found.sort((a, b) => a[0] - b[0]);
-}"""
-
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +36,6 @@ def comparison_root(tmp_path_factory, write_comparison) -> Path:
 def picture_size(path: Path) -> tuple[int, int]:
     with Image.open(path) as picture:
         return picture.size
-
-
-def brightness(colour: str) -> float:
-    return float(np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]))
 
 
 def test_a_run_has_its_page_and_pictures(run_root) -> None:
@@ -191,6 +161,24 @@ def test_a_run_says_what_it_measured(run_root, open_page) -> None:
     assert "exif rotated" not in text  # found nowhere, so not mentioned
 
 
+def test_a_run_compares_what_was_foretold_with_what_came(tmp_path, open_page, write_run) -> None:
+    record = write_run(tmp_path / "run")
+    step = {"value": 0.02, "low": 0.018, "high": 0.022}
+    told = {"seconds": {"value": 18.0, "low": 15.0, "high": 21.0}, "step_seconds": step, "epochs": 12.0}
+    record.write_json(
+        "estimate.json", {"predicted": told, "actual": {"seconds": 20.4, "step_seconds": 0.0235, "epochs": 12.0}}
+    )
+    section = open_page(report(record.root), width=360).page.locator("#times")
+    sentence = "It took 13 % longer than predicted. That is within the interval given, 15 s to 21 s."
+    assert section.locator("p").first.inner_text() == sentence
+    rows = section.locator("tbody tr").all_inner_texts()
+    assert [[" ".join(cell.split()) for cell in row.split("\t")] for row in rows] == [
+        ["Time", "18 s 15 s to 21 s", "20 s within the interval"],
+        ["Time of a step", "20 ms 18 ms to 22 ms", "24 ms outside the interval"],
+        ["Epochs", "12", "12"],
+    ]
+
+
 def test_headings_tables_and_pictures_are_there_for_everyone(run_root, open_page) -> None:
     page = open_page(run_root / "report.html").page
     levels = [int(name[1]) for name in page.locator("h1, h2, h3").evaluate_all("all => all.map(e => e.tagName)")]
@@ -199,7 +187,9 @@ def test_headings_tables_and_pictures_are_there_for_everyone(run_root, open_page
     assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
     assert page.locator("img:not([alt])").count() == 0
     assert page.locator("thead th:not([scope])").count() == 0
-    assert page.locator(".chart:not([aria-label])").count() == 0
+    labels = page.locator(".chart[role=img]").evaluate_all("all => all.map(e => e.getAttribute('aria-label'))")
+    assert labels[0].startswith("Loss over epochs; on the validation images ")
+    assert labels[2].startswith("Confusion matrix of 10 classes; most often, ")
     ids = page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
     targets = [link[1:] for link in page.locator("nav a").evaluate_all("all => all.map(e => e.getAttribute('href'))")]
     assert set(targets) <= set(ids)
@@ -274,16 +264,18 @@ def test_the_cost_axis_can_be_chosen_on_a_telephone(comparison_root, open_page) 
     page = open_page(comparison_root / "report.html", width=390).page
     shown = page.locator("#cost figure:visible")
     assert shown.count() == 1
-    assert shown.locator("svg .mark-symbol.role-mark path").count() >= 4
-    assert "Training time" in shown.locator("svg").text_content()
-    page.locator("input[value=macs]").check()
+    page.locator("input[value=train_seconds]").check()
     shown.locator("svg").wait_for()
+    assert shown.count() == 1
+    assert "Training time" in shown.locator("svg").text_content()
+    assert shown.locator("svg .mark-symbol.role-mark path").count() == 4
+    page.locator("input[value=macs]").check()
     assert shown.count() == 1
     assert "Multiply–accumulates per image" in shown.locator("svg").text_content()
     assert "svm_linear" in shown.locator("figcaption").inner_text()  # has no MACs, and is said not to be drawn
     page.keyboard.press("ArrowRight")
-    page.locator("#cost-params svg").wait_for()
-    assert page.locator("input:checked").get_attribute("value") == "params"
+    page.locator("#cost-train_seconds svg").wait_for()
+    assert page.locator("#cost input:checked").get_attribute("value") == "train_seconds"
     assert page.evaluate(OVERFLOW) == 0
 
 
@@ -298,6 +290,7 @@ def test_labels_of_the_cost_chart_stay_inside(comparison_root, open_page) -> Non
     for width in (390, 1280):
         page = open_page(comparison_root / "report.html", width).page
         right = page.evaluate("document.documentElement.clientWidth")
+        page.locator("input[value=train_seconds]").check()
         boxes = page.locator("#cost figure:visible .mark-text.role-mark text").evaluate_all(
             "all => all.map(e => [e.getBoundingClientRect().left, e.getBoundingClientRect().right])"
         )

@@ -3,7 +3,7 @@
 A convolution's speed depends on its shape more than on its arithmetic: on one processor 3×3 filters over 256 channels
 reach 90 % of a matrix product's rate, depthwise ones 3 %. So the profile is a sample of operations of all kinds, each
 timed alone, forward and in training (forward and backward), on one thread and on all; `lenext.costing.timing`
-interpolates between them. Small networks of known make, timed whole, tell how far a sum of parts is from the whole.
+interpolates between them.
 """
 
 import json
@@ -12,9 +12,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 from lenext.costing.device import peak_macs
 from lenext.costing.operations import Operation
-from lenext.nn import Units, convolve_pool_and_activate, normalise_and_activate, on_threads, pool_and_activate
+from lenext.nn import Units, on_threads
 from lenext.record import write_whole
 
-VERSION = 1
+VERSION = 10
 REFERENCE = Path(__file__).with_name("reference.json")  # of a machine of ours, see its `device`
-_LONGEST = 0.05  # seconds for one measurement
-_LARGEST_MACS = 1.2e9  # of a sampled operation
-_LARGEST_NUMBERS = 1 << 24  # of its activations
+_LONGEST = 0.006  # seconds for one measurement, of two
+_LARGEST_MACS = 6e8  # of a sampled operation
+_LARGEST_NUMBERS = 1 << 23  # of its activations
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,6 @@ class Sample:
     images: int
     precision: str
     threads: int
-    training: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A reference network in training or not: `parts` of the batch at the same time, one thread each, or none."""
-
-    name: str
-    images: int
-    precision: str
-    parts: int
     training: bool
     seconds: float
 
@@ -72,7 +60,6 @@ class Profile:
     bandwidth: float  # bytes of a copy, read and written, larger than any cache
     update: tuple[float, float]  # seconds of the optimizer per parameter tensor, and per parameter
     samples: tuple[Sample, ...]
-    wholes: tuple[Whole, ...]
     borrowed: bool = False  # of another machine
 
     def rates(self) -> dict[str, float]:
@@ -102,8 +89,7 @@ class Profile:
         samples = tuple(
             Sample(**{**sample, "operation": _operation(sample["operation"])}) for sample in row.pop("samples")
         )
-        wholes = tuple(Whole(**whole) for whole in row.pop("wholes"))
-        return cls(**{**row, "update": tuple(row["update"])}, samples=samples, wholes=wholes)
+        return cls(**{**row, "update": tuple(row["update"])}, samples=samples)
 
 
 def _operation(row: dict[str, Any]) -> Operation:
@@ -146,7 +132,6 @@ def known_profile() -> Profile:
             )
             for sample in reference.samples
         ),
-        wholes=tuple(replace(whole, seconds=whole.seconds * slower) for whole in reference.wholes),
         borrowed=True,
     )
 
@@ -173,15 +158,18 @@ def measure(every: int = 1) -> Profile:
     start = time.perf_counter()
     threads, cpu = torch.get_num_threads(), torch.device("cpu")
     precisions = _precisions()
-    peaks = {name: peak_macs(_dtype(name), cpu) for name in precisions}
-    samples: list[Sample] = []
-    for operation, images, module, shape in list(drawn())[::every]:
-        draw = np.random.default_rng(len(samples))
-        precision = precisions[int(draw.random() < 0.3) % len(precisions)]
-        for number in {1, threads}:
-            for training in (False, True):
-                seconds = _time(module, shape, precision, number, training=training, first=operation.first)
-                samples.append(Sample(operation, images, precision, number, training, seconds))
+    peaks = {name: peak_macs(_dtype(name), cpu, repeats=50) for name in precisions}
+    found: dict[tuple[int, int, bool], Sample] = {}
+    for _ in range(2):  # as what disturbs one time will not disturb the other
+        for place, (operation, images, work, shape) in enumerate(list(drawn())[::every]):
+            precision = precisions[int(np.random.default_rng(place).random() < 0.3) % len(precisions)]
+            for number in {1, threads} if place % 2 or not operation.macs else {threads}:
+                for training in (False, True):
+                    seconds = _time(work, shape, precision, number, operation, training=training)
+                    before = found.get((place, number, training))
+                    if before is None or seconds < before.seconds:
+                        sample = Sample(operation, images, precision, number, training, seconds)
+                        found[place, number, training] = sample
     return Profile(
         version=VERSION,
         device=_device_name(),
@@ -191,8 +179,7 @@ def measure(every: int = 1) -> Profile:
         peaks=peaks,
         bandwidth=_bandwidth(),
         update=_update(),
-        samples=tuple(samples),
-        wholes=tuple(_wholes(precisions, threads)),
+        samples=tuple(found.values()),
     )
 
 
@@ -217,18 +204,24 @@ def _device_name() -> str:
 
 # ---- the operations that are sampled ----
 
-Drawn = tuple[Operation, int, nn.Module | Callable[[Tensor], Tensor], tuple[int, ...]]
+Work = Callable[[Tensor], Tensor]
+Drawn = tuple[Operation, int, Work, tuple[int, ...]]
+_IN_PLACE: dict[str, Work] = {
+    "relu": partial(F.relu, inplace=True),
+    "hardtanh": partial(F.relu6, inplace=True),
+}  # as networks have them, and again and again on the same numbers
 
 
 def drawn() -> Iterator[Drawn]:
     """Operations of every kind, images at a time, what does it, and the shape of its input [N, C, H, W]."""
-    yield from _convolutions("dense", 44, kernels=(3, 3, 3, 5, 7))
-    yield from _convolutions("pointwise", 36, kernels=(1,))
-    yield from _convolutions("depthwise", 20, kernels=(3, 3, 5))
-    yield from _convolutions("grouped", 14, kernels=(3,))
-    yield from _convolutions("first", 24, kernels=(3, 7, 5, 3, 11))
-    yield from _linears(18)
-    for numbers in (1 << 13, 1 << 16, 1 << 19, 1 << 22, 1 << 24):
+    yield from _convolutions("dense", 96, kernels=(3, 3, 3, 5, 7))
+    yield from _convolutions("pointwise", 88, kernels=(1,))
+    yield from _convolutions("depthwise", 128, kernels=(3, 3, 5))
+    yield from _convolutions("grouped", 36, kernels=(3,))
+    yield from _convolutions("first", 36, kernels=(3, 7, 5, 3, 11))
+    yield from _linears(56)
+    yield from _small_convolutions()
+    for numbers in (1 << 13, 1 << 16, 1 << 19, 1 << 21, 1 << 23):
         yield from _others(numbers)
 
 
@@ -239,23 +232,23 @@ def _convolutions(kind: str, number: int, kernels: tuple[int, ...]) -> Iterator[
         place += 1
         u = [_halton(place, base) for base in (2, 3, 5, 7)]
         kernel = kernels[place % len(kernels)]
-        inner = 2 ** round(4 + 5 * u[0])
-        outer = 2 ** round(4 + 5 * u[1])
+        inner, outer = (2 ** round(3.5 + 5.5 * share) for share in u[:2])
         groups = 1
         if kind == "depthwise":
-            inner = outer = groups = round(2 ** (4.6 + 5 * u[0]))
+            inner = outer = groups = 8 * round(2 ** (1.6 + 5 * u[0]))
         elif kind == "grouped":
             inner = outer = 2 ** round(6 + 4 * u[0])
             groups = 2 ** round(1 + 4 * u[1])
         elif kind == "first":
             inner, outer = (1, 3)[place % 2], 2 ** round(3 + 3 * u[1])
-        side = round(2 ** (1.6 + (6.2 if kind == "first" else 5.0) * u[2]))
+        side = round(2 ** (4.0 + 3.8 * u[2] if kind == "first" else 6.6 * u[2]))
         images = 2 ** round(7 * u[3])
-        stride = 1 if kind == "pointwise" or place % 4 else (4 if kernel == 11 else 2)
+        seldom = 2 if kind == "depthwise" else 4
+        stride = 1 if kind == "pointwise" or place % seldom else (4 if kernel == 11 else 2)
         out = -(-side // stride)
         macs = out * out * kernel**2 * inner // groups * outer
         numbers = max(inner * side**2, outer * out**2)
-        if images * macs > _LARGEST_MACS or images * numbers > _LARGEST_NUMBERS or images * macs < 1e4:
+        if images * macs > _LARGEST_MACS or images * numbers > _LARGEST_NUMBERS or images * macs < 1e3:
             continue
         made += 1
         conv = nn.Conv2d(inner, outer, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -268,8 +261,10 @@ def _convolutions(kind: str, number: int, kernels: tuple[int, ...]) -> Iterator[
 
 def _linears(number: int) -> Iterator[Drawn]:
     for place in range(1, number + 1):
-        inner, outer = (2 ** round(5 + 7 * _halton(place, base)) for base in (2, 3))
+        inner, outer = (2 ** round(5.5 + 7 * _halton(place, base)) for base in (2, 3))
         images = 2 ** round(7 * _halton(place, 5))
+        if inner * outer > 1 << 24:
+            continue
         operation = Operation("linear", inner, outer, inner * outer, inner * outer, (inner, outer))
         yield operation, images, nn.Sequential(nn.Flatten(), nn.Linear(inner, outer)), (images, inner, 1, 1)
 
@@ -279,9 +274,8 @@ def _others(numbers: int) -> Iterator[Drawn]:
     channels, side = 64, 2 ** max(2, min(5, round(math.log2(numbers / 64) / 2)))
     images = max(1, numbers // (channels * side**2))
     shape, each = (images, channels, side, side), float(channels * side**2)
-    norm, pool = nn.BatchNorm2d(channels), nn.MaxPool2d(2)
     scale = torch.rand(1, channels, 1, 1)
-    kinds: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
+    kinds: dict[str, tuple[Work, float, float]] = {
         "relu": (F.relu, each, each),
         "silu": (F.silu, each, each),
         "sigmoid": (torch.sigmoid, each, each),
@@ -294,17 +288,24 @@ def _others(numbers: int) -> Iterator[Drawn]:
         "avg_pool2d": (nn.AvgPool2d(2), each, each / 4),
         "mean": (lambda x: x.mean((2, 3)), each, float(channels)),
         "cat": (lambda x: torch.cat([x, x.detach()], 1), 2 * each, 2 * each),
-        "fused_norm": (lambda x: normalise_and_activate(x, norm, nn.ReLU()), each, each),
-        "fused_pool": (lambda x: pool_and_activate(x, pool, nn.ReLU()), each, each / 4),
+        "fused_norm": (Units(nn.BatchNorm2d(channels), nn.ReLU()), each, each),
+        "fused_pool": (Units(nn.MaxPool2d(2), nn.ReLU()), each, each / 4),
     }
     for kind, (work, read, written) in kinds.items():
         yield Operation(kind, read, written), images, work, shape
-    if numbers >= 1 << 19:
-        return
-    conv = nn.Conv2d(6, 16, 5)
-    operation = Operation("conv_pool", 6 * 196, 16 * 25, 240_000, 2400, (6, 16), 25, pixels=100)
-    images = max(1, numbers // 1176)
-    yield operation, images, lambda x: convolve_pool_and_activate(x, conv, pool, nn.ReLU()), (images, 6, 14, 14)
+
+
+def _small_convolutions() -> Iterator[Drawn]:
+    """As LeNet has them, done with their pooling."""
+    for inner, outer, padding, side in ((1, 6, 2, 28), (6, 16, 0, 14), (3, 6, 2, 32), (6, 16, 0, 32), (3, 16, 2, 64)):
+        conv = nn.Conv2d(inner, outer, 5, padding=padding)
+        out = side + 2 * padding - 4
+        for images in (1, 8, 64):
+            operation = Operation(
+                "conv_pool", inner * side**2, outer * (out // 2) ** 2, 25 * inner * outer * out**2, conv.weight.numel(),
+                (inner, outer), 25, pixels=out**2, first=inner < 6,
+            )  # fmt: skip
+            yield operation, images, Units(conv, nn.MaxPool2d(2), nn.ReLU()), (images, inner, side, side)
 
 
 def _halton(place: int, base: int) -> float:
@@ -320,43 +321,59 @@ def _halton(place: int, base: int) -> float:
 # ---- how they are timed ----
 
 
-def _time(
-    work: nn.Module | Callable[[Tensor], Tensor],
-    shape: tuple[int, ...],
-    precision: str,
-    threads: int,
-    *,
-    training: bool,
-    first: bool,
-) -> float:
-    """The fastest of some, as others can only slow it down: forward, and in training backward as well."""
+def _time(work: Work, shape: tuple[int, ...], precision: str, threads: int, one: Operation, *, training: bool) -> float:
+    """Forward, and in training backward as well."""
     if isinstance(work, nn.Module):
         work.to(memory_format=torch.channels_last)
         work.train(training)
-    x = torch.randn(shape).to(_dtype(precision)).to(memory_format=torch.channels_last)
+    x = _numbers(shape, precision)
+    forward = _IN_PLACE.get(one.kind, work)
     with on_threads(threads), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        if training:
-            x.requires_grad_(not first)
-            gradient = torch.randn_like(work(x))
+        if not training:
+            with torch.no_grad():
+                return _fastest(lambda: forward(x))
+        x.requires_grad_(not one.first)
+        made = work(x)
+        gradient = _numbers(made.shape, precision).to(made.dtype)
+        learning = [t for t in (x, *(work.parameters() if isinstance(work, nn.Module) else ())) if t.requires_grad]
+        if forward is work:
+            return max(1e-6, _fastest(lambda: torch.autograd.grad(work(x), learning, gradient)) - _beginning())
+        with torch.no_grad():
+            ahead = _fastest(lambda: forward(x))
+        y = work(x)
+        return ahead + max(
+            1e-6, _fastest(lambda: torch.autograd.grad(y, x, gradient, retain_graph=True)) - _beginning()
+        )
 
-            def once() -> None:
-                y = work(x)
-                if y.requires_grad:
-                    y.backward(gradient)
 
-        else:
+@cache
+def _beginning() -> float:
+    """Seconds in which a backward pass begins and ends; a network has one, not one of every operation."""
+    x = torch.zeros(1, requires_grad=True)
+    gradient = torch.ones(1)
+    return _fastest(lambda: torch.autograd.grad(x.view_as(x), x, gradient))
 
-            def once() -> None:
-                with torch.no_grad():
-                    work(x)
 
+def _numbers(shape: Sequence[int], precision: str) -> Tensor:
+    """Random ones, of which there is one store: to draw them would take longer than what is timed."""
+    values = _store()[: math.prod(shape)].view(*shape).to(_dtype(precision))
+    return values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values
+
+
+@cache
+def _store() -> Tensor:
+    return torch.randn(2 * _LARGEST_NUMBERS)
+
+
+def _fastest(once: Callable[[], Any]) -> float:
+    """Seconds; the fastest of some, as others can only slow it down."""
+    once()
+    seconds: list[float] = []
+    began = time.perf_counter()
+    while len(seconds) < 9 and (len(seconds) < 2 or time.perf_counter() - began < _LONGEST):
+        start = time.perf_counter()
         once()
-        seconds: list[float] = []
-        began = time.perf_counter()
-        while len(seconds) < 9 and (len(seconds) < 2 or time.perf_counter() - began < _LONGEST):
-            start = time.perf_counter()
-            once()
-            seconds.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
     return min(seconds)
 
 
@@ -391,109 +408,3 @@ def _update() -> tuple[float, float]:
 
     few, many = step(8, 1 << 20), step(200, 16)
     return many / 200, few / (8 << 20)
-
-
-# ---- whole networks, to compare with the sum of their parts ----
-
-
-class _Residual(nn.Module):
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU(inplace=True),
-            nn.Conv2d(outer, outer, 3, 1, 1, bias=False), nn.BatchNorm2d(outer),
-        )  # fmt: skip
-        self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
-        return out
-
-
-class _Inverted(nn.Module):
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
-        super().__init__()
-        wide = 4 * inner
-        self.body = nn.Sequential(
-            nn.Conv2d(inner, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.SiLU(inplace=True),
-            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.SiLU(inplace=True),
-            nn.Conv2d(wide, outer, 1, bias=False), nn.BatchNorm2d(outer),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.body(x)
-        return out + x if out.shape == x.shape else out
-
-
-def reference_networks() -> dict[str, nn.Module]:
-    """Networks on images of 32 px, 3 channels, whose wholes are timed."""
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return {
-        "residual": nn.Sequential(
-            nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True),
-            *(_Residual(*row) for row in ((32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2))),
-            *head, nn.Linear(128, 10),
-        ),
-        "inverted": nn.Sequential(
-            nn.Conv2d(3, 24, 3, 1, 1, bias=False), nn.BatchNorm2d(24), nn.SiLU(inplace=True),
-            *(_Inverted(*row) for row in ((24, 24, 1), (24, 40, 2), (40, 40, 1), (40, 80, 2), (80, 80, 1))),
-            *head, nn.Linear(80, 10),
-        ),
-        "units": Units(
-            nn.Conv2d(3, 48, 3, 1, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-            nn.Conv2d(48, 96, 3, 1, 1, bias=False), nn.BatchNorm2d(96), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-            nn.Conv2d(96, 96, 3, 1, 1, bias=False), nn.BatchNorm2d(96), nn.ReLU(inplace=True),
-            *head, nn.Linear(96, 10),
-        ),
-    }  # fmt: skip
-
-
-def _wholes(precisions: tuple[str, ...], threads: int) -> Iterator[Whole]:
-    for name, network in reference_networks().items():
-        network.to(memory_format=torch.channels_last)
-        for precision in precisions:
-            for images in (4, 64):
-                for training, parts in ((True, 1), (True, threads), (False, 1)):
-                    if parts > 1 and (images < 2 * parts or precision != precisions[0]):
-                        continue
-                    seconds = _whole(network, images, precision, training=training, parts=parts)
-                    yield Whole(name, images, precision, parts, training, seconds)
-
-
-def _whole(network: nn.Module, images: int, precision: str, *, training: bool, parts: int) -> float:
-    network.train(training)
-    batches = torch.randn(images, 3, 32, 32).to(memory_format=torch.channels_last).chunk(parts)
-    labels = torch.zeros(images, dtype=torch.int64).chunk(parts)
-    parameters = list(network.parameters())
-
-    def part(place: int) -> None:
-        with (
-            torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
-            torch.set_grad_enabled(training),
-        ):
-            logits = network(batches[place])
-        if training:
-            torch.autograd.grad(F.cross_entropy(logits.float(), labels[place]), parameters)
-
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(
-        max(1, parts), initializer=torch.set_num_threads, initargs=(max(1, threads // parts),)
-    ) as pool:
-        list(pool.map(lambda _: time.sleep(0.01), range(parts)))
-
-        def once() -> None:
-            if parts == 1:
-                part(0)
-            else:
-                list(pool.map(part, range(parts)))
-
-        once()
-        seconds: list[float] = []
-        began = time.perf_counter()
-        while len(seconds) < 9 and (len(seconds) < 3 or time.perf_counter() - began < 3 * _LONGEST):
-            start = time.perf_counter()
-            once()
-            seconds.append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    return statistics.median(seconds)

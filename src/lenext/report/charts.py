@@ -18,15 +18,14 @@ import vl_convert
 from lenext.report import text
 
 Row = dict[str, Any]
-_Box = tuple[float, float, float, float]
 
-SERIES = 8  # colours for networks; a ninth has the first colour again, with another dash and shape
+SERIES = 8  # colours for networks; a ninth has the first colour again, with another dash
+DASHES = ([1, 0], [6, 3], [2, 2])
+PERCENT = "format(100 * datum.value, '.3~r') + ' %'"  # an axis label, of a share of 1
 MANY = 30  # classes from which on the confusion matrix has no numbers in its cells
 MOST_CELLS = 6_000  # cells that a browser draws at once without making its reader wait
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
-_DASHES = ([1, 0], [6, 3], [2, 2])
-_SHAPES = ("circle", "square", "triangle-up")
 _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
@@ -34,6 +33,7 @@ _VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 class Palette:
     """The colours of a chart. `series` is as long as SERIES."""
 
+    paper: str
     ink: str
     muted: str
     line: str
@@ -44,6 +44,7 @@ class Palette:
 
 
 PAGE = Palette(
+    paper="var(--paper)",
     ink="var(--ink)",
     muted="var(--muted)",
     line="var(--line)",
@@ -54,6 +55,7 @@ PAGE = Palette(
 )
 # The light values of style.css: hues after Okabe and Ito, told apart by colour-blind eyes, darkened to 3:1 on white
 PAPER = Palette(
+    paper="#ffffff",
     ink="#1c1e21",
     muted="#5a5f66",
     line="#dfe1e4",
@@ -61,26 +63,6 @@ PAPER = Palette(
     heat="#5b9be0",
     second="#c2500a",
     series=("#0b5cad", "#c2500a", "#00805c", "#a3488a", "#8a6a00", "#2a8fc7", "#6b4fc4", "#4d5157"),
-)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One way of counting what a model costs: a key of the comparison's rungs."""
-
-    key: str
-    name: str  # of the control
-    title: str  # of the axis
-    show: Callable[[float | None], str]
-    unit: float = 1.0  # what the record's number is multiplied by before it is shown
-
-
-COSTS = (
-    Cost("train_seconds", "Training time", "Training time", text.seconds),
-    Cost("macs", "MACs", "Multiply–accumulates per image", text.compact),
-    Cost("params", "Parameters", "Parameters", text.compact),
-    Cost("predict_ms_per_image", "Time per image", "Time to predict an image", text.seconds, unit=1e-3),
-    Cost("bundle_bytes", "Size", "Size of the bundle", text.size),
 )
 
 
@@ -93,10 +75,7 @@ def loss_curves(rows: Sequence[Mapping[str, Any]], palette: Palette, kept: float
 def accuracy_curves(rows: Sequence[Mapping[str, Any]], palette: Palette, kept: float | None = None) -> alt.LayerChart:
     """Training (where it was measured) and validation accuracy over epochs, as `loss_curves`."""
     series = {"train_accuracy": "Training", "val_accuracy": "Validation"}
-    return _over_epochs(rows, series, "Accuracy", text.percent, _PERCENT, palette, kept)
-
-
-_PERCENT = "format(100 * datum.value, '.3~r') + ' %'"
+    return _over_epochs(rows, series, "Accuracy", text.percent, PERCENT, palette, kept)
 
 
 def _over_epochs(
@@ -120,10 +99,10 @@ def _over_epochs(
         if any(row.get(key) is not None for key in series)
     ]
     present = [name for name in series.values() if any(point["series"] == name for point in points)]
-    looks = {"Training": (palette.second, _DASHES[1]), "Validation": (palette.accent, _DASHES[0])}
+    looks = {"Training": (palette.second, DASHES[1]), "Validation": (palette.accent, DASHES[0])}
     x = alt.X("epoch:Q", title="Epoch", axis=alt.Axis(tickMinStep=1, grid=False), scale=alt.Scale(nice=False))
     axis = alt.Axis(labelExpr=label, tickCount=5) if label else alt.Axis(tickCount=5)
-    base = _chart(points).encode(
+    base = of_rows(points).encode(
         x=x,
         y=alt.Y("value:Q", title=title, axis=axis, scale=alt.Scale(zero=False)),
         color=alt.Color(
@@ -139,7 +118,7 @@ def _over_epochs(
     if len(rows) <= 40:
         layers.append(base.mark_point(aria=False, filled=True, size=28, opacity=1))
     if kept is not None:
-        best = _chart([{"epoch": kept}]).encode(x="epoch:Q")
+        best = of_rows([{"epoch": kept}]).encode(x="epoch:Q")
         layers.append(best.mark_rule(aria=False, color=palette.muted, strokeDash=[2, 3]))
     nearest = alt.selection_point(
         name=f"nearest_{title.lower()}",
@@ -150,7 +129,7 @@ def _over_epochs(
         empty=False,
     )
     layers.append(
-        _chart(said)
+        of_rows(said)
         .mark_rule(aria=False, color=palette.muted)
         .encode(
             x="epoch:Q",
@@ -206,7 +185,7 @@ def confusion_matrix(classes: Sequence[str], matrix: Sequence[Sequence[int]], pa
     scale = alt.Scale(domain=list(classes), paddingInner=0 if many else 0.04, paddingOuter=0)
     axis = alt.Axis(labelLimit=limit, labelOverlap=overlap, labelSeparation=4, labelAngle=angle)
     upright = alt.Axis(labelLimit=limit, labelOverlap=overlap, labelSeparation=4)
-    base = _chart(cells).encode(
+    base = of_rows(cells).encode(
         x=alt.X("predicted:N", title="Predicted", scale=scale, axis=axis),
         y=alt.Y("true:N", title="True", scale=scale, axis=upright),
         tooltip=[
@@ -243,188 +222,9 @@ def confusion_chart(classes: Sequence[str], matrix: Sequence[Sequence[int]], tit
     return chart
 
 
-def against(cost: Cost, rungs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those of `rungs` that a chart of accuracy against `cost` can show: measured, with a cost above 0."""
-    return [rung for rung in rungs if rung.get("accuracy") is not None and (rung.get(cost.key) or 0) > 0]
-
-
-def accuracy_against(
-    cost: Cost, rungs: Sequence[Mapping[str, Any]], winner: str | None, palette: Palette
-) -> alt.LayerChart:
-    """Accuracy with its interval against a cost on a logarithmic axis; one point per rung of `against`, at least one.
-
-    `rungs` as in comparison.json. The order of all rungs fixes each one's colour, whichever are drawn.
-    """
-    points: list[Row] = []
-    for rung in against(cost, rungs):
-        spent, bounds = rung[cost.key] * cost.unit, rung.get("accuracy_interval")
-        low, high = bounds or (rung["accuracy"], rung["accuracy"])
-        said = text.percent(rung["accuracy"]) + (f" ({text.interval(bounds)})" if bounds else "")
-        points.append(
-            {"model": rung["model"], "cost": spent, "accuracy": rung["accuracy"], "low": low, "high": high}
-            | {"said": said, "costs": cost.show(spent), "size": 170 if rung["model"] == winner else 70}
-        )
-    xs = (min(p["cost"] for p in points) / 2, max(p["cost"] for p in points) * 2)
-    room = 0.08 * (max(p["high"] for p in points) - min(p["low"] for p in points)) or 0.01
-    ys = (max(0.0, min(p["low"] for p in points) - room), min(1.0, max(p["high"] for p in points) + room))
-    _place_labels(points, xs, ys)
-
-    ticks = _ticks(cost, *xs)
-    labels = "".join(f"datum.value < {tick * 1.001!r} ? '{cost.show(tick).replace('.0 ', ' ')}' : " for tick in ticks)
-    base = _chart(points).encode(
-        x=alt.X(
-            "cost:Q",
-            title=cost.title,
-            scale=alt.Scale(type="log", domain=list(xs), nice=False),
-            axis=alt.Axis(values=ticks, labelExpr=labels + "''", grid=False, labelOverlap="greedy"),
-        ),
-        color=_colour_of([rung["model"] for rung in rungs], palette, legend=None),
-        tooltip=[
-            alt.Tooltip("model:N", title="Model"),
-            alt.Tooltip("said:N", title="Accuracy"),
-            alt.Tooltip("costs:N", title=cost.name),
-        ],
-    )
-    scale = alt.Scale(domain=list(ys), nice=False)
-    y = alt.Y("accuracy:Q", title="Test accuracy", scale=scale, axis=alt.Axis(labelExpr=_PERCENT, tickCount=6))
-    bars = base.mark_rule(aria=False, strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
-    dots = base.mark_point(aria=False, filled=True, opacity=1).encode(y=y, size=alt.Size("size:Q", scale=None))
-    names = _chart(points).mark_text(
-        aria=False,
-        align=alt.expr("datum.align"),
-        dx=alt.expr("datum.dx"),
-        dy=alt.expr("datum.dy"),
-        baseline="middle",
-        fontSize=12,
-        color=palette.ink,
-    )
-    return alt.LayerChart(layer=[dots, bars, dots, names.encode(x="cost:Q", y="accuracy:Q", text="model:N")])
-
-
-def comparison_chart(cost: Cost, rungs: Sequence[Mapping[str, Any]], winner: str | None, title: str) -> alt.LayerChart:
-    """`accuracy_against` for comparison.png."""
-    chart: alt.LayerChart = accuracy_against(cost, rungs, winner, PAPER).properties(width=720, height=400, title=title)
-    return chart
-
-
-def accuracy_over_time(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence[str], palette: Palette
-) -> alt.LayerChart:
-    """Validation accuracy of each network over seconds since its start. `models` are all rungs, for their colours."""
-    points = [
-        {
-            "model": model,
-            "seconds": row["seconds"],
-            "accuracy": row["val_accuracy"],
-            "said": text.percent(row["val_accuracy"]),
-            "time": text.seconds(row["seconds"]),
-            "epoch": f"{row['epoch']:g}" if row.get("epoch") is not None else text.ABSENT,
-        }
-        for model, rows in histories.items()
-        for row in rows
-        if row.get("val_accuracy") is not None and row.get("seconds") is not None
-    ]
-    drawn = [model for model in models if any(point["model"] == model for point in points)]
-    nearest = alt.selection_point(name="nearest_point", nearest=True, on="pointerover", clear="pointerout", empty=False)
-    base = _chart(points).encode(
-        x=alt.X(
-            "seconds:Q",
-            title="Seconds since the start",
-            axis=alt.Axis(grid=False, tickCount=6),
-            scale=alt.Scale(nice=False, domainMin=0),
-        ),
-        y=alt.Y(
-            "accuracy:Q",
-            title="Validation accuracy",
-            axis=alt.Axis(labelExpr=_PERCENT, tickCount=6),
-            scale=alt.Scale(zero=False),
-        ),
-        color=_colour_of(models, palette, legend=alt.Legend(values=drawn, columns=4)),
-    )
-    dashes = [_DASHES[i // SERIES % len(_DASHES)] for i in range(len(models))]
-    lines = base.mark_line(aria=False, strokeWidth=2).encode(
-        strokeDash=alt.StrokeDash("model:N", legend=None, scale=alt.Scale(domain=list(models), range=dashes)),
-    )
-    dots = (
-        base.mark_point(aria=False, filled=True, opacity=1)
-        .encode(
-            size=alt.condition(nearest, alt.value(110), alt.value(22)),
-            tooltip=[
-                alt.Tooltip("model:N", title="Model"),
-                alt.Tooltip("time:N", title="After"),
-                alt.Tooltip("epoch:N", title="Epoch"),
-                alt.Tooltip("said:N", title="Accuracy"),
-            ],
-        )
-        .add_params(nearest)
-    )
-    return alt.LayerChart(layer=[lines, dots])
-
-
-def _chart(rows: Sequence[Row]) -> alt.Chart:
+def of_rows(rows: Sequence[Row]) -> alt.Chart:
+    """A chart of the data `rows`, with nothing drawn yet."""
     return alt.Chart(alt.InlineData(values=list(rows)))
-
-
-def _colour_of(models: Sequence[str], palette: Palette, legend: alt.Legend | None) -> alt.Color:
-    colours = [palette.series[i % SERIES] for i in range(len(models))]
-    return alt.Color("model:N", title=None, legend=legend, scale=alt.Scale(domain=list(models), range=colours))
-
-
-_COARSE_TIMES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 60, 600, 3600, 36_000, 86_400, 864_000)
-_FINE_TIMES = (
-    *(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5)),
-    *(step * unit for unit in (1, 60) for step in (1, 2, 5, 10, 20, 30)),
-    *(step * 3600 for step in (1, 2, 5, 10, 24, 48, 120, 240)),
-)
-_COARSE = tuple(10.0**power for power in range(13))
-_FINE = tuple(digit * 10.0**power for power in range(13) for digit in (1, 2, 5))
-
-
-def _ticks(cost: Cost, low: float, high: float) -> list[float]:
-    """Round values between `low` and `high`, ascending: about four where the range allows."""
-    coarse, fine = (_COARSE_TIMES, _FINE_TIMES) if cost.show is text.seconds else (_COARSE, _FINE)
-    inside = [tick for tick in coarse if low <= tick <= high]
-    return inside if len(inside) >= 3 else [tick for tick in fine if low <= tick <= high]
-
-
-def _place_labels(points: list[Row], xs: tuple[float, float], ys: tuple[float, float]) -> None:
-    """Gives each point where its name goes (align, dx, dy), one after the other, where it hides the least.
-
-    Reckoned in pixels for a plot as narrow as a telephone's: in a wider one the points only move apart.
-    """
-    width, height, letter, line = 270, 340, 6.6, 14
-    at = [
-        (
-            width * math.log(point["cost"] / xs[0]) / math.log(xs[1] / xs[0]),
-            height * (ys[1] - point["accuracy"]) / (ys[1] - ys[0]),
-        )
-        for point in points
-    ]
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
-    for point, (x, y) in zip(points, at, strict=True):
-        long = letter * len(point["model"])
-
-        boxes = {}
-        for align, dx, dy in _PLACES:
-            left, top = x + dx - (long if align == "right" else 0), y + dy - line / 2
-            boxes[align, dx, dy] = (left, top, left + long, top + line)
-        best = min(boxes, key=lambda place: _hidden(boxes[place], taken, (width, height)))
-        taken.append(boxes[best])
-        point["align"], point["dx"], point["dy"] = best
-
-
-_PLACES = (("left", 11, 0), ("right", -11, 0), ("left", 9, -14), ("left", 9, 14), ("right", -9, -14), ("right", -9, 14))
-
-
-def _hidden(box: _Box, taken: Sequence[_Box], size: tuple[float, float]) -> float:
-    """How bad it would be to write into `box` (left, top, right, bottom): px² over what is taken, dearer outside."""
-    left, top, right, bottom = box
-    outside = max(0.0, -left) + max(0.0, right - size[0]) + max(0.0, -top) + max(0.0, bottom - size[1])
-    overlaps = (
-        max(0.0, min(right, other[2]) - max(left, other[0])) * max(0.0, min(bottom, other[3]) - max(top, other[1]))
-        for other in taken
-    )
-    return 20 * outside + sum(overlaps)
 
 
 def vega(chart: alt.LayerChart, height: int | None) -> Row:
@@ -489,5 +289,5 @@ def _styled(chart: Any, palette: Palette) -> Row:
         view=alt.ViewConfig(stroke=None),
         line=alt.LineConfig(strokeWidth=2, strokeCap="round"),
     )
-    spec: Row = styled.to_dict()
+    spec: Row = styled.to_dict(validate=False)  # the charts are checked by the tests; a page has a dozen
     return spec

@@ -2,18 +2,15 @@
 
 import functools
 import json
-import urllib.parse
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-from numpy.typing import NDArray
 
 from lenext.errors import UsageError
 from lenext.record import Record, write_whole
-from lenext.report import charts, pictures, text, words
+from lenext.report import charts, foretold, ladder, pictures, text, words
 
 Context = dict[str, Any]
 
@@ -27,7 +24,7 @@ def write(root: Path) -> Path:
     record = Record(root)
     try:
         if record.path("comparison.json").is_file():
-            context, images = _comparison(record)
+            context, images = ladder.page(record)
             template = "comparison.html.j2"
         elif record.path("args.yaml").is_file():
             context, images = _run(record)
@@ -61,6 +58,8 @@ def _templates() -> jinja2.Environment:
         "percent": text.percent,
         "interval": text.interval,
         "moment": text.moment,
+        "points": text.points,
+        "chance": text.chance,
         "bytes": text.size,
         "short": lambda number: text.ABSENT if number is None else f"{number:.4g}",
         "blank": lambda value: "" if value is None else value,
@@ -127,7 +126,7 @@ def _run(record: Record) -> tuple[Context, dict[str, Any]]:
             (text.words(kind), number) for kind, number in ((data or {}).get("findings") or {}).items() if number
         ],
         "splits": _splits(data) if data else [],
-        "times": _times(record.read_json("estimate.json")),
+        "times": foretold.table(record.read_json("estimate.json")),
         "configuration": record.path("args.yaml").read_text(encoding="utf-8"),
         "environment": record.read_json("env.json"),
         "charts": bool(curves or confusion),
@@ -143,7 +142,7 @@ def _run(record: Record) -> tuple[Context, dict[str, Any]]:
         "places": "Where the words lie",
         "filters": "Filters",
         "data": "Data",
-        "times": "Time",
+        "times": "Predicted and actual",
         "configuration": "Configuration",
         "environment": "Environment",
     }
@@ -267,7 +266,7 @@ def _classes(evaluation: Mapping[str, Any]) -> list[Context]:
 
 def _mistakes(record: Record) -> list[Context]:
     """worst.csv and worst.npy side by side; nothing where either is missing."""
-    images = _array(record, "worst.npy")
+    images = pictures.read(record.path("worst.npy"))
     if images is None:
         return []
     return [
@@ -285,7 +284,7 @@ def _mistakes(record: Record) -> list[Context]:
 
 def _filters(record: Record, classes: Sequence[str]) -> Context | None:
     """First-layer filters as tiles. As many as classes and as large as a picture, they are templates of the classes."""
-    weights = _array(record, "filters.npy")
+    weights = pictures.read(record.path("filters.npy"))
     if weights is None or not len(weights):
         return None
     templates = len(weights) == len(classes) and weights.shape[1] >= 8
@@ -310,24 +309,12 @@ def _words(record: Record) -> Context | None:
     """words.json, words.npy and words_images.npy together; nothing where one is missing."""
     vocabulary, patches, images = (
         record.read_json("words.json"),
-        _array(record, "words.npy"),
-        _array(record, "words_images.npy"),
+        pictures.read(record.path("words.npy")),
+        pictures.read(record.path("words_images.npy")),
     )
     if vocabulary is None or patches is None or images is None:
         return None
     return words.of_records(vocabulary, patches, images)
-
-
-def _array(record: Record, name: str) -> NDArray[Any] | None:
-    try:
-        array: NDArray[Any] = np.load(record.path(name), allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (ValueError, EOFError) as error:
-        raise UsageError(
-            f"{record.path(name)} is damaged ({error}); expected a NumPy array as lenext writes it"
-        ) from error
-    return array
 
 
 def _splits(data: Mapping[str, Any]) -> list[Context]:
@@ -335,105 +322,3 @@ def _splits(data: Mapping[str, Any]) -> list[Context]:
         {"name": _SPLITS.get(split, split), "counts": counts, "total": sum(counts.values())}
         for split, counts in data["counts"].items()
     ]
-
-
-def _times(estimate: Mapping[str, Any] | None) -> Context | None:
-    if not estimate or not estimate.get("predicted"):
-        return None
-    predicted, actual = estimate["predicted"], estimate.get("actual") or {}
-    sentence = ""
-    if predicted.get("seconds") and actual.get("seconds"):
-        ratio = actual["seconds"] / predicted["seconds"] - 1
-        way = "longer" if ratio > 0 else "less"
-        sentence = "As predicted." if abs(ratio) < 0.01 else f"It took {abs(ratio):.0%} {way} than predicted."
-    return {"predicted": predicted, "actual": actual, "sentence": sentence.replace("%", " %")}
-
-
-def _comparison(record: Record) -> tuple[Context, dict[str, Any]]:
-    """As `_run`, for a comparison."""
-    comparison = record.read_json("comparison.json")
-    rungs: list[Context] = comparison["rungs"]
-    winner = comparison.get("winner")
-    if not any(rung.get("accuracy") is not None or rung.get("error") for rung in rungs):
-        raise UsageError(f"{record.root}: no model has been evaluated yet")
-    models = [rung["model"] for rung in rungs]
-    histories = {
-        rung["model"]: rows
-        for rung in rungs
-        if rung.get("run") and (rows := Record(record.root / rung["run"]).history())
-    }
-    title = f"{text.plural(len(rungs), 'model')} on {comparison['data']}"
-    costs = _costs(rungs, winner)
-    curves = _network_curves(histories, models, {rung["model"] for rung in rungs if rung.get("error")})
-    context = {
-        "title": title,
-        "comparison": comparison,
-        "rungs": [
-            {
-                **rung,
-                "winner": rung["model"] == winner,
-                "colour": index % charts.SERIES + 1,
-                "link": _link(record.root, rung.get("run")),
-            }
-            for index, rung in enumerate(rungs)
-        ],
-        "costs": costs,
-        "curves": curves,
-        "environment": record.read_json("env.json"),
-        "charts": bool(costs or curves),
-    }
-    titles = {
-        "rungs": ("models", "Models"),
-        "costs": ("cost", "Accuracy against cost"),
-        "curves": ("curves", "Learning curves"),
-        "environment": ("environment", "Environment"),
-    }
-    context["sections"] = [section for key, section in titles.items() if context[key]]
-    images: dict[str, Any] = {}
-    if drawable := [cost for cost in charts.COSTS if charts.against(cost, rungs)]:
-        images["comparison.png"] = charts.comparison_chart(drawable[0], rungs, winner, title)
-    return context, images
-
-
-def _costs(rungs: Sequence[Mapping[str, Any]], winner: str | None) -> list[Context]:
-    """Accuracy against each cost that at least one rung has."""
-    costs = []
-    for cost in charts.COSTS:
-        if not (drawn := charts.against(cost, rungs)):
-            continue
-        best = max(drawn, key=lambda rung: rung["accuracy"])
-        costs.append(
-            {
-                "key": cost.key,
-                "name": cost.name,
-                "label": f"Accuracy against {cost.name} of {text.plural(len(drawn), 'model')}; "
-                f"the most accurate is {best['model']} with {text.percent(best['accuracy'])}",
-                "spec": charts.vega(charts.accuracy_against(cost, rungs, winner, charts.PAGE), 380),
-                "absent": [r["model"] for r in rungs if r.get("accuracy") is not None and r not in drawn],
-            }
-        )
-    return costs
-
-
-def _network_curves(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]], models: Sequence[str], failed: Set[str]
-) -> Context | None:
-    measured = {
-        model: rows
-        for model, rows in histories.items()
-        if any(row.get("val_accuracy") is not None and row.get("seconds") is not None for row in rows)
-    }
-    if not measured:
-        return None
-    return {
-        "spec": charts.vega(charts.accuracy_over_time(measured, models, charts.PAGE), 340),
-        "label": f"Validation accuracy over seconds of {text.plural(len(measured), 'network')}",
-        "absent": [model for model in models if model not in measured and model not in failed],
-    }
-
-
-def _link(root: Path, run: str | None) -> str | None:
-    """The address of a run's own page, relative to the comparison's; None where it has none."""
-    if not run or not (root / run / "report.html").is_file():
-        return None
-    return urllib.parse.quote(f"{run}/report.html")

@@ -2,12 +2,27 @@
 
 import base64
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lenext.errors import UsageError
+
 CRISP = 160  # pictures with a smaller side are enlarged with sharp pixels
+
+
+def read(path: Path) -> NDArray[Any] | None:
+    """The array in a .npy file, None where there is no such file. Raises UsageError for a damaged one."""
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"{path} is damaged ({error}); expected a NumPy array as lenext writes it") from error
+    return array
 
 
 def is_small(image: NDArray[np.uint8]) -> bool:

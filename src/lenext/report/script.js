@@ -21,29 +21,47 @@ function showTip(_handler, event, _item, value) {
   tip.style.top = `${Math.max(4, Math.min(event.clientY + 16, window.innerHeight - tip.offsetHeight - 4))}px`;
 }
 
-// Charts: each .chart holds its Vega specification. One that is hidden is drawn when it is first shown.
+// Charts: each .chart holds its Vega specification. Those in view at first are drawn first, the others at once after
+// them: what is not chosen on the screen is on paper.
 function draw(chart) {
-  if (chart.dataset.drawn) return;
-  chart.dataset.drawn = "true";
   const specification = JSON.parse(chart.querySelector("script").textContent);
+  specification.description = chart.getAttribute("aria-label"); // else Vega overwrites it with a word of its own
   const settings = { mode: "vega", renderer: "svg", actions: false, defaultStyle: false, tooltip: showTip };
-  vegaEmbed(chart, specification, settings).catch((error) => console.error(error));
+  vegaEmbed(chart, specification, settings)
+    .then(() => chart.setAttribute("role", "img"))
+    .catch((error) => console.error(error));
 }
 
 for (const chart of document.querySelectorAll(".chart")) {
-  if (!chart.closest("[hidden]")) draw(chart);
+  if (chart.closest(".unchosen")) setTimeout(draw, 0, chart);
+  else draw(chart);
 }
 
-// The choice of the cost axis: a radio button names the figure it shows.
+// The choice of an axis: each radio button of a group names the figure it shows.
 for (const choice of document.querySelectorAll("input[data-shows]")) {
   choice.addEventListener("change", () => {
-    for (const other of document.querySelectorAll("input[data-shows]")) {
-      document.getElementById(other.dataset.shows).hidden = !other.checked;
+    for (const other of document.getElementsByName(choice.name)) {
+      document.getElementById(other.dataset.shows).classList.toggle("unchosen", !other.checked);
     }
-    draw(document.getElementById(choice.dataset.shows).querySelector(".chart"));
-    window.dispatchEvent(new Event("resize")); // the window may have another width than when it was drawn
   });
 }
+
+// Images that tell models apart: those that the one chosen names correctly, and the other does not.
+const [rightFor, wrongFor] = ["right-for", "wrong-for"].map((id) => document.getElementById(id));
+
+function filter() {
+  const has = (models, chosen) => !chosen || models.split(" ").includes(chosen);
+  let shown = 0;
+  for (const tile of document.querySelectorAll("#separating [data-right]")) {
+    const { right, wrong } = tile.dataset;
+    const matches = has(right, rightFor.value) && has(wrong, wrongFor.value);
+    tile.classList.toggle("unchosen", !matches);
+    shown += matches;
+  }
+  document.querySelector("#separating output").value = `${shown} ${shown === 1 ? "image" : "images"}`;
+}
+
+for (const select of [rightFor, wrongFor]) select?.addEventListener("change", filter);
 
 // Sorting: a column's button sorts by its cells' data-value, else by their text; numbers largest first.
 function sort(header) {

@@ -1,7 +1,7 @@
 """Numbers as a reader likes them: 12,345; 1.2 M; 3.4 min; 97.2 %. None, for what was not measured, is a dash."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 ABSENT = "–"
 
@@ -46,6 +46,26 @@ def percent(share: float | None) -> str:
 def interval(bounds: Sequence[float] | None) -> str:
     """Two shares of 1, low and high, as ``96.4–97.9 %``."""
     return ABSENT if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f} %"
+
+
+def between(low: float, high: float, show: Callable[[float | None], str]) -> str:
+    """Two figures that `show` writes: ``15 s to 22 s``."""
+    return f"{show(low)} to {show(high)}"
+
+
+def points(difference: float | None) -> str:
+    """A difference of two shares of 1, in percentage points, with its sign: ``+1.3``, ``−0.4``; ``0.0`` has none."""
+    if difference is None:
+        return ABSENT
+    said = f"{100 * difference:+.1f}"
+    return "0.0" if float(said) == 0 else said.replace("-", "−")
+
+
+def chance(p: float | None) -> str:
+    """A p value: ``0.013``, ``< 0.001``."""
+    if p is None:
+        return ABSENT
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def size(number: float | None) -> str:
