@@ -282,6 +282,21 @@ def test_seeds_are_given_up_before_rungs(made_up: MadeUp, tmp_path: Path) -> Non
     assert found.seconds <= 66
 
 
+def test_mirrored_images_after_the_name(made_up: MadeUp, tmp_path: Path) -> None:
+    compare("digits", models=["resnet9", "resnet9@0.5+flip"], settings={"recipe": {"lr": 0.1}}, out=tmp_path / "c")
+    plain, mirrored = made_up.asked
+    assert plain.recipe is not None
+    assert mirrored.recipe is not None
+    assert not plain.recipe.augment.flip
+    assert not plain.model.mirror
+    assert mirrored.recipe.augment.flip
+    assert mirrored.model.mirror
+    assert (mirrored.model.width, mirrored.recipe.lr) == (0.5, 0.1)
+    for name in ("softmax+flop", "svm_linear+flip", "resnet9+flip@0.5"):
+        with pytest.raises(UsageError, match=r"accepted: \+flip, of networks"):
+            compare("digits", models=[name], out=tmp_path / "d")
+
+
 def test_a_width_after_the_name(made_up: MadeUp, tmp_path: Path) -> None:
     found = compare("digits", models=["resnet9@0.5", "resnet9"], out=tmp_path / "c",
                     settings={"model": {"mirror": True}, "recipe": {"augment": {"flip": True}}})  # fmt: skip

@@ -14,15 +14,16 @@ from lenext.data import Dataset
 from lenext.errors import UsageError
 from lenext.ladder import SECTIONS, cost, resolve, rung
 from lenext.models import variant
-from lenext.spec import Model, Run, from_dict, read_yaml, to_dict
+from lenext.spec import Model, Run, from_dict, merge, read_yaml, to_dict
 
 # What is compared unless the user says otherwise: rungs that a small processor trains in minutes
 DEFAULT = ("softmax", "svm_linear", "bow_sift", "lenet", "lenet_relu", "resnet20")
 # The same with a budget, which is shared out among them; from the cheapest network up. `OPTIONAL` ones join, in this
-# order, while the others keep enough epochs. A width after @ is what a small processor trains in minutes
+# order, while the others keep enough epochs. A width after @ is what a small processor trains in minutes; whether
+# pictures may be mirrored nobody knows beforehand, so a rung that mirrors them shows it on the validation images
 BUDGETED = ("softmax", "svm_linear", "hog_svm", "bow_sift", "vlad_sift", "fisher_sift", "lenet", "lenet_relu",
             "resnet20", "resnet9")  # fmt: skip
-OPTIONAL = ("alexnet@0.25", "vgg11_bn@0.25", "googlenet@0.25", "resnext29_2x32d@0.25")
+OPTIONAL = ("resnet9+flip", "alexnet@0.25", "vgg11_bn@0.25", "googlenet@0.25", "resnext29_2x32d@0.25")
 
 FILE = "compare.yaml"  # that a comparison's folder is known by
 
@@ -75,8 +76,13 @@ class Asked:
         return shlex.join(words)
 
     def spec(self, name: str) -> Run:
-        """The run of rung `name`: the settings less those that it does not read; its time is shared out later."""
-        plain, at, width = name.partition("@")
+        """The run of rung `name`: the settings less those that it does not read; its time is shared out later.
+
+        After the model's own name a width may follow, ``@0.5``, and then ``+flip``: trained on mirrored images, too,
+        and scored by both.
+        """
+        model, plus, mirrored = name.partition("+")
+        plain, at, width = model.partition("@")
         row, unread = rung(plain), {"model", *SECTIONS}
         own = {key: value for key, value in self.settings.items() if key not in unread - {*row.sections}}
         options = self.settings.get("model", {})
@@ -87,6 +93,10 @@ class Asked:
             if not row.is_network:
                 raise UsageError(f"{name}: {plain} has no width; accepted with @: networks, such as resnet9@0.5")
             own["model"] = {**own.get("model", {}), "width": width}
+        if plus:
+            if mirrored != "flip" or not row.is_network:
+                raise UsageError(f"{name}: given +{mirrored}, accepted: +flip, of networks, such as resnet9+flip")
+            own = merge(own, {"model": {"mirror": True}, "recipe": {"augment": {"flip": True}}})
         given = {"seed": self.seed, "epochs": self.epochs, "budget": self.budget}
         spec = resolve(self.data, plain, own, {key: value for key, value in given.items() if value is not None})
         return replace(spec, budget=None)

@@ -20,7 +20,7 @@ from lenext.report import text
 CLASSICAL_SHARE = 0.5  # of the time, at most, where there are networks
 LEAST_SHARE = 0.25  # of what a classical rung needs
 LEAST_EPOCHS = 1.0
-ENOUGH_EPOCHS = 10.0  # that each network keeps if a rung that is not asked for by name is to join
+ENOUGH_EPOCHS = 8.0  # that each network keeps if a rung that is not asked for by name is to join
 SEEDS_KEEP = 0.5  # of its epochs, that a network keeps when further seeds are added
 STRETCH = 3.0  # times the recipe's epochs, at most
 
