@@ -204,8 +204,9 @@ def test_a_budget_is_shared_out_by_what_each_is_foretold_to_need(made_up: MadeUp
     shares = {row["model"]: row for row in plan}
     assert shares["svm_linear"]["seconds"] == pytest.approx(2 * 5.0 + 1.2 * 2)
     # Of 120 s 5 are for the end, 12.4 for the first, 2 for each of the others, whose epochs take 0.1, 1 and 4
-    for name in ("softmax", "lenet", "resnet20"):
-        assert shares[name]["epochs"] == pytest.approx((115 - 12.4 - 6) / 5.1)
+    assert shares["softmax"]["epochs"] == 20  # its recipe's
+    for name in ("lenet", "resnet20"):
+        assert shares[name]["epochs"] == pytest.approx((115 - 12.4 - 6 - 2) / 5)
     assert sum(row["seconds"] for row in plan) == pytest.approx(115)
     # What the SVM left over went to the networks
     assert (made_up.budget_of("resnet20") or 0) > shares["resnet20"]["seconds"]

@@ -27,6 +27,14 @@ def test_networks_get_the_same_number_of_epochs_at_what_each_costs() -> None:
     assert {name: (share.epochs, share.seconds) for name, share in plan.items()} == {"a": (10, 10), "b": (10, 30)}
 
 
+def test_a_network_so_cheap_that_it_fits_into_half_of_an_equal_share_gets_all_of_its_epochs() -> None:
+    # Half of an equal share is 10 s of 60: 20 epochs of the first do with 10, and 50 s are left for 5 an epoch
+    plan = plan_of(network("a", 0.5), network("b", 2.0), network("c", 3.0), seconds=60)
+    assert {name: share.epochs for name, share in plan.items()} == {"a": 20, "b": 10, "c": 10}
+    plan = plan_of(network("a", 0.6), network("b", 2.0), network("c", 2.4), seconds=60)
+    assert {name: share.epochs for name, share in plan.items()} == pytest.approx({"a": 12, "b": 12, "c": 12})
+
+
 def test_what_does_not_hang_on_epochs_comes_first() -> None:
     plan = plan_of(network("a", 1.0, once=4.0), network("b", 3.0, once=6.0), seconds=50)
     assert {name: (share.epochs, share.seconds) for name, share in plan.items()} == {"a": (10, 14), "b": (10, 36)}

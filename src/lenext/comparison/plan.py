@@ -1,9 +1,10 @@
 """Sharing out a comparison's time: which rung gets how much of it, and for how many epochs that is foretold to do.
 
 The rule, in full. A classical rung gets what it is foretold to need, the upper end of it, and all of them together at
-most half of the time where there are networks, too. The networks share the rest so that each goes through the training
-images equally often, but none more often than its recipe asks for, so that what a cheap one does not need goes to the
-dearer ones. Where every network has its recipe's epochs and time is left, all go on equally, up to three times these.
+most half of the time where there are networks, too. Of the rest a network whose recipe fits into half of an equal share
+gets all of its epochs; the others share what is left so that each goes through the training images equally often, but
+none more often than its recipe asks for: what a cheap one does not need goes to the dearer ones. Where every network
+has its recipe's epochs and time is left, all go on equally, up to three times these.
 
 What does not fit is left out by name: the dearest network while they could not do an epoch each, the dearest classical
 rung while they would get less than a quarter of what they need. Of further seeds, one after the other is added from the
@@ -22,6 +23,7 @@ LEAST_SHARE = 0.25  # of what a classical rung needs
 LEAST_EPOCHS = 1.0
 ENOUGH_EPOCHS = 8.0  # that each network keeps if a rung that is not asked for by name is to join
 SEEDS_KEEP = 0.5  # of its epochs, that a network keeps when further seeds are added
+SERVED_SHARE = 0.5  # of an equal share of the networks' time: what takes no more gets its recipe's epochs
 STRETCH = 3.0  # times the recipe's epochs, at most
 
 
@@ -105,24 +107,23 @@ def share_out(wanted: Sequence[tuple[Need, int]], seconds: float) -> list[Share]
         gets = dearest[0].seconds(max(0.0, level)).value
         reasons[dearest[0].model] = f"an epoch takes {_time(dearest[0].seconds(1.0).value)}, its share is {_time(gets)}"
         networks.remove(dearest)
-    level = _level(networks, left)
-    stretch = 1.0
+    level, stretch, served = _level(networks, left), 1.0, _served(networks, left)
     if level == float("inf"):
-        level, stretch = _level(networks, left, STRETCH), STRETCH
+        level, stretch, served = _level(networks, left, STRETCH), STRETCH, set()
 
     kept = {need.model for need, _ in (*classical, *networks)}
     return [
-        _share(need, n, level=level, stretch=stretch, scale=scale)
+        _share(need, n, level=level, stretch=stretch, scale=scale, served=served)
         if need.model in kept
         else Share(need.model, reason=reasons[need.model])
         for need, n in wanted
     ]
 
 
-def _share(need: Need, n: int, *, level: float, stretch: float, scale: float) -> Share:
+def _share(need: Need, n: int, *, level: float, stretch: float, scale: float, served: set[str]) -> Share:
     if need.epoch is None:
         return Share(need.model, n, None, n * scale * need.once.high, need.once * n)
-    epochs = min(level, stretch * need.epochs)
+    epochs = need.epochs if need.model in served else min(level, stretch * need.epochs)
     predicted = need.seconds(epochs) * n
     return Share(need.model, n, epochs, predicted.value, predicted)
 
@@ -145,12 +146,23 @@ def _upper(classical: Iterable[tuple[Need, int]]) -> float:
     return sum(n * need.once.high for need, n in classical)
 
 
+def _served(networks: Sequence[tuple[Need, int]], seconds: float) -> set[str]:
+    """The networks whose epochs take no more than a part of an equal share of `seconds`: they get them all."""
+    left = seconds - sum(n * need.once.value for need, n in networks)
+    most = SERVED_SHARE * left / max(1, sum(n for _, n in networks))
+    return {need.model for need, _ in networks if need.epoch and need.epoch.value * need.epochs <= most}
+
+
 def _level(networks: Sequence[tuple[Need, int]], seconds: float, stretch: float = 1.0) -> float:
     """The epochs that each network gets of `seconds`, but for those that have enough; infinite where all have.
 
     Below 0 where the time does not even suffice for what does not depend on epochs.
     """
     left = seconds - sum(n * need.once.value for need, n in networks)
+    if stretch == 1.0:
+        served = _served(networks, seconds)
+        left -= sum(n * need.epoch.value * need.epochs for need, n in networks if need.epoch and need.model in served)
+        networks = [(need, n) for need, n in networks if need.model not in served]
     pace = sum(n * need.epoch.value for need, n in networks if need.epoch)  # seconds of an epoch of those not yet done
     level = 0.0
     for need, n in sorted(networks, key=lambda one: one[0].epochs):
