@@ -421,11 +421,11 @@ def test_cost_foretells_training(cli: Cli) -> None:
 
 
 def test_cost_of_the_whole_ladder_is_a_table(cli: Cli) -> None:
-    code, out, _ = cli("cost", "--images", "1000", "--size", "32")
+    code, out, _ = cli("cost", "--images", "1000", "--size", "12")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert {"softmax", "resnet152", "svm_linear"} <= {line.split()[0] for line in out.splitlines() if line.strip()}
-    assert "alexnet: given images of 32 px" in out
+    assert "lenet: given images of 12 px" in out
 
 
 def test_cost_prints_one_document(cli: Cli) -> None:

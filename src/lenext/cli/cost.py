@@ -198,16 +198,19 @@ def _ladder(given: dict[str, int | None], training: Training, output: Output) ->
     if output.json:
         print_json({"shape": shape, "images": images.train, "models": rows, "refused": refused})
         return
-    last = "epochs in" if training.budget else "epochs"
-    columns = ("params", "MACs", "an epoch", "training", "nine in ten", "memory", last)
+    last = f"in {training.budget}" if training.budget else "epochs"
+    columns = ("params", "MACs", "epoch", "training", "at most", "memory", last)
     shown = table("model", *columns, right=columns)
+    shown.padding = (0, 1, 0, 0)  # long names need the room
+    for column in shown.columns:
+        column.no_wrap = True
     for row in rows:
-        low, high = row["seconds_interval"]
+        _, high = row["seconds_interval"]
         memory = row.get("peak_memory_bytes")
         count = row["epochs_in_budget"] if training.budget else row["epochs"]
         shown.add_row(
             row["model"], compact(row["params"]), compact(row["macs"]), seconds(row.get("epoch_seconds")),
-            seconds(row["seconds"]), f"{seconds(low)}–{seconds(high)}", in_bytes(memory),
+            seconds(row["seconds"]), seconds(high), in_bytes(memory),
             ABSENT if count is None else f"{count:.0f}" if count >= 10 else f"{count:.1f}",
         )  # fmt: skip
     out = console()

@@ -28,7 +28,7 @@ _HALF = (16, 16, 512, 4)
 # Over which distance shapes are alike: logarithms of the share of speed that channels in and out and pixels leave;
 # images, kernel, stride, groups in octaves; threads (one or all) and precision, as numbers 0 and 1
 _ALIKE = (1.0, 1.0, 1.5, 1.0, 6.0, 1.0, 0.5, 4.5, 1.5, 0.4)
-_BENT = 1.0  # variance of what is not a product of powers of these
+_BENT = 0.3  # variance of what is not a product of powers of these
 # In a whole network operations find less in the caches than one by one, and more between them. Times so much: what they
 # take beyond their least, if there is much to multiply, in depthwise convolutions, and else; and the least itself.
 # Fitted to benchmarks/step_time.py
@@ -39,9 +39,13 @@ _NOISE = 0.01  # variance of what is measured, in the logarithm
 
 
 class Timing:
-    """Foretells seconds on the machine of a profile."""
+    """Foretells seconds on the machine of a profile.
 
-    def __init__(self, profile: Profile) -> None:
+    Without `whole` a network takes what its operations would take one by one.
+    """
+
+    def __init__(self, profile: Profile, *, whole: bool = True) -> None:
+        self._beyond = (_PREDICTED, _TRAINED, _IN_PARTS) if whole else ((1.0,) * 4,) * 3
         self.profile = profile
         self._work: dict[tuple[str, bool], GaussianProcessRegressor] = {}
         self._moves: dict[tuple[str, int, bool], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
@@ -63,7 +67,7 @@ class Timing:
         With `parts` the batch is cut into as many, which are computed at the same time on a thread each.
         """
         threads = 1 if parts > 1 else threads or self.profile.threads
-        beyond = _TRAINED if training and parts == 1 else _IN_PARTS if training else _PREDICTED
+        beyond = self._beyond[0 if not training else 1 if parts == 1 else 2]
         total = 0.0
         for family, its in itertools.groupby(sorted(found, key=_family), key=_family):
             alone, least = self._alone(list(its), -(-images // parts), precision, threads, training=training)
