@@ -248,6 +248,19 @@ def test_with_a_budget_at_least_ten_rungs_are_compared_unless_told_otherwise(mad
     assert made_up.pages[-1]
 
 
+def test_rungs_that_were_left_out_join_where_things_take_less_than_planned(made_up: MadeUp, tmp_path: Path) -> None:
+    made_up.epoch_seconds = {"resnet9": 12.0, "resnet20": 12.0}
+    made_up.fit_seconds = {"fisher_sift": 100.0, "vlad_sift": 50.0}  # at most twice as much, which is reserved
+    told = Told()
+    found = compare("digits", budget="10m", out=tmp_path / "c", observer=told)
+    (first,) = told.plans
+    assert not next(row for row in first if row["model"] == "resnet9+flip")["included"]
+    assert "resnet9+flip joins, as there is more time than planned" in told.stages
+    assert next(row for row in found.plan if row["model"] == "resnet9+flip")["included"]
+    assert "resnet9+flip" in {row["model"] for row in found.rungs}
+    assert 540 <= found.seconds <= 660
+
+
 def test_seeds(made_up: MadeUp, tmp_path: Path) -> None:
     made_up.outcomes["softmax"] = [{"test": share, "val": 0.8 + share / 10} for share in (0.90, 0.92, 0.94)]
     found = compare("digits", models=["softmax", "lenet"], seeds=3, seed=0, out=tmp_path / "c")

@@ -171,7 +171,10 @@ class _Course:
         self.record.write_text(FILE, self.asked.to_yaml())
         if self.asked.budget is not None:
             self.observer.planned([share.row() for share in self.plan])
-        while todo := self._todo():
+        while True:
+            self._let_join()
+            if not (todo := self._todo()):
+                break
             shares = self._share_out(todo)
             if left_out := [share for share in shares.values() if not share.included]:
                 self._leave_out(todo, left_out[0])
@@ -303,9 +306,24 @@ class _Course:
         """What is really left, among the runs that are left; nothing without a budget."""
         if self.asked.budget is None:
             return {}
+        return {share.model: share for share in share_out(self._wanted(todo), self._left)}
+
+    def _wanted(self, todo: Sequence[tuple[str, int]]) -> list[tuple[Need, int]]:
         counts = {name: sum(one == name for one, _ in todo) for name in self.needs}
-        wanted = [(need, counts[name]) for name, need in self.needs.items() if counts[name]]
-        return {share.model: share for share in share_out(wanted, self._left)}
+        return [(need, counts[name]) for name, need in self.needs.items() if counts[name]]
+
+    def _let_join(self) -> None:
+        """Where things took less than planned, rungs that were left out join, as far as the others keep enough."""
+        for name in OPTIONAL if self.asked.models is None and self.asked.budget is not None else ():
+            (share,) = (share for share in self.plan if share.model == name)
+            if name not in self.needs or share.included or self._too_dear(name):
+                continue
+            joining = (replace(self.needs[name], optional=True), 1)
+            *others, tried = share_out([*self._wanted(self._todo()), joining], self._left)
+            if not tried.included or not all(other.included for other in others):
+                return
+            self.plan = [tried if one.model == name else one for one in self.plan]
+            self.observer.stage(f"{name} joins, as there is more time than planned")
 
     def _leave_out(self, todo: Sequence[tuple[str, int]], share: Share) -> None:
         """Things took longer than planned: the last of the further seeds is left out, or else a rung."""
