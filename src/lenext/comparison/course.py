@@ -30,7 +30,7 @@ PAGE_SECONDS = REPORT_SECONDS - RECORD_SECONDS
 CONCLUSION_SECONDS = 5.0  # the comparison's own report, and what is computed for it; of a short budget a fifth
 PROFILE_SECONDS = 30.0  # measuring the machine, once
 ASIDE_SHARE = 0.05  # of the budget, at most, goes into each of these: the runs' own pages, measuring the machine
-SURE_SHARE = 0.25  # of the time that is left: what takes no more at most is given its epochs, not a time
+SURE_SHARE = 0.2  # of the time that is left: what is foretold to take no more is given its epochs, not a time
 
 
 @dataclass(frozen=True)
@@ -348,7 +348,7 @@ class _Course:
             predicted = need.seconds(share.epochs)
             self.predicted[name] = dataclasses.asdict(predicted)
             title += f": {text.seconds(seconds)}" + (f", about {share.epochs:.3g} epochs" if share.epochs else "")
-            if share.epochs and predicted.high <= SURE_SHARE * self._left:
+            if share.epochs and predicted.value <= SURE_SHARE * self._left:
                 spec = replace(spec, epochs=share.epochs)
             else:
                 spec = replace(spec, budget=max(seconds, 1.0))
