@@ -313,7 +313,7 @@ def _compared(
 ) -> dict[str, Any]:
     """What was foretold, and what came: `seconds` of the whole run but for its report, bytes beyond `memory`."""
     epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs if spec.recipe else None
-    if spec.budget is not None:
+    if spec.budget is not None and spec.epochs is None:
         epochs = foreseen.epochs_in(spec.budget)
     rates = [row["images_per_second"] for row in record.history() if row.get("images_per_second")]
     step = foreseen.batch_size / statistics.median(rates) if rates and foreseen.batch_size else None

@@ -1,6 +1,7 @@
 """Runs that take no time, with any outcome, on a clock of their own."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,12 +67,12 @@ class MadeUp:
             wanted = self.slower * self.fit_seconds.get(spec.model.name, 1.0) + self.fixed_seconds
             self.now += wanted if spec.budget is None else min(wanted, spec.budget)
             epochs = None
-        elif spec.budget is not None:
+        elif spec.budget is not None and spec.epochs is None:
             self.now += spec.budget
             epochs = max(0.0, spec.budget - self.fixed_seconds) / pace
         else:
             epochs = spec.epochs or spec.recipe.epochs
-            self.now += self.slower * self.fixed_seconds + epochs * pace
+            self.now += min(self.slower * self.fixed_seconds + epochs * pace, spec.budget or math.inf)
         record = Record(out)
         out.mkdir(parents=True, exist_ok=True)
         record.write_text("args.yaml", to_yaml(spec))

@@ -102,6 +102,22 @@ def test_a_budget_is_kept_when_the_machine_changes_its_speed_half_way(slowdown):
     assert factors[-1] == 0.0  # the schedule ran to its end
 
 
+@pytest.mark.parametrize(("slower", "steps", "ended"), [(1.0, 500, 5.0), (100.0, None, 60.0)])
+def test_of_a_number_of_steps_and_a_deadline_whichever_comes_sooner(slower, steps, ended):
+    clock = SimulatedClock()
+    pace = Pace(total_steps=500, deadline=60.0, clock=clock)
+    pace.measured(0.01)
+    progress, step = 0.0, 0
+    while progress < 1.0:
+        advance = pace.advance(progress, step)
+        clock.now += 0.01 * slower
+        pace.measured(0.01 * slower)
+        progress = min(1.0, progress + advance)
+        step += 1
+    assert steps is None or step == steps
+    assert clock.now == pytest.approx(ended, abs=1.1)  # a step
+
+
 def test_a_number_of_epochs_is_kept_exactly():
     pace = Pace(total_steps=7, deadline=None, clock=SimulatedClock())
     progress = 0.0

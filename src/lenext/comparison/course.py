@@ -30,6 +30,7 @@ PAGE_SECONDS = REPORT_SECONDS - RECORD_SECONDS
 CONCLUSION_SECONDS = 5.0  # the comparison's own report, and what is computed for it; of a short budget a fifth
 PROFILE_SECONDS = 30.0  # measuring the machine, once
 ASIDE_SHARE = 0.05  # of the budget, at most, goes into each of these: the runs' own pages, measuring the machine
+GUARD = 2.0  # times its share, after which such a run is cut short all the same
 SURE_SHARE = 0.2  # of the time that is left: what is foretold to take no more is given its epochs, not a time
 
 
@@ -349,7 +350,7 @@ class _Course:
             self.predicted[name] = dataclasses.asdict(predicted)
             title += f": {text.seconds(seconds)}" + (f", about {share.epochs:.3g} epochs" if share.epochs else "")
             if share.epochs and predicted.value <= SURE_SHARE * self._left:
-                spec = replace(spec, epochs=share.epochs)
+                spec = replace(spec, epochs=share.epochs, budget=max(GUARD * seconds, 1.0))
             else:
                 spec = replace(spec, budget=max(seconds, 1.0))
         self.observer.stage(title)

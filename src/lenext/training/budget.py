@@ -5,6 +5,7 @@ is left of training over what is left of the time, at every step anew: if the ma
 shorter, never the budget exceeded.
 """
 
+import math
 import statistics
 import time
 from collections import deque
@@ -34,8 +35,11 @@ class Pace:
     """The share of training that the next step makes up."""
 
     def __init__(self, *, total_steps: int | None, deadline: float | None, clock: Clock) -> None:
-        """`total_steps`: of the whole run; `deadline`: seconds on the clock when training must have ended."""
-        assert (total_steps is None) != (deadline is None)
+        """`total_steps`: of the whole run; `deadline`: seconds on the clock when training must have ended.
+
+        Of both, whichever comes sooner.
+        """
+        assert total_steps is not None or deadline is not None
         self.total_steps = total_steps
         self._deadline = deadline
         self._clock = clock
@@ -52,12 +56,12 @@ class Pace:
 
     def steps_left(self, progress: float, step: int) -> float:
         """Steps until the end of training, by the plan or by the time that is left."""
-        if self.total_steps is not None:
-            return float(self.total_steps - step)
-        assert self._deadline is not None
+        planned = math.inf if self.total_steps is None else float(self.total_steps - step)
+        if self._deadline is None:
+            return planned
         left = self._deadline - self._clock.seconds() - self._validation
         per_step = statistics.fmean(self._steps) + self._validation / self._steps_between
-        return max(0.0, left / per_step) if progress < 1.0 else 0.0
+        return min(planned, max(0.0, left / per_step)) if progress < 1.0 else 0.0
 
     def seconds_left(self, progress: float, step: int) -> float:
         """Seconds until the end of training, validations included."""

@@ -89,7 +89,7 @@ def fit(
     # The model is judged once more on the validation images at the end, see run.py
     deadline = training_deadline(run, per_validation * (len(data.test) + len(data.val)) / len(data.val), page=page)
     epochs = run.epochs if run.epochs is not None else recipe.epochs
-    total = None if deadline else max(1, round(epochs * steps_per_epoch))
+    total = max(1, round(epochs * steps_per_epoch)) if run.epochs is not None or deadline is None else None
     pace = Pace(total_steps=total, deadline=deadline, clock=clock)
     pace.measured(per_step)
     pace.validated(per_validation, steps_between=steps_per_epoch)
