@@ -31,7 +31,6 @@ def worker_of(pid: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the worker in Linux's /proc")
 def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_two_undisturbed_workers(tmp_path):
-    """Two workers on one machine are two parts of a batch, which two threads of one process are too."""
     root, stored = tmp_path / "r", tmp_path / "stored"
     words = [sys.executable, "-m", "lenext.cli", *WORDS, "--out", str(root)]
     environment = os.environ | {"PYTHONPATH": str(Path(lenext.__file__).parents[1]), "TMPDIR": "/tmp"}
@@ -51,11 +50,13 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_two_undisturbe
     assert "continuing at epoch" in said
     assert list(stored.glob("*/checkpoint*/best.lenext"))
 
-    one = tmp_path / "one"
-    threads = {"OMP_NUM_THREADS": "2"}
-    subprocess.run([*words[:-1], str(one)], check=True, capture_output=True, env=environment | threads, timeout=100)
-    assert (root / "best.lenext").read_bytes() == (one / "best.lenext").read_bytes()
-    assert {path.name for path in root.iterdir()} == {path.name for path in one.iterdir()}
+    two = tmp_path / "two"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    threads = {"OMP_NUM_THREADS": "1"}  # as Ray gives a worker
+    undisturbed = [*torchrun, *words[1:-1], str(two)]
+    subprocess.run(undisturbed, check=True, capture_output=True, env=environment | threads, timeout=200)
+    assert (root / "best.lenext").read_bytes() == (two / "best.lenext").read_bytes()
+    assert {path.name for path in root.iterdir()} == {path.name for path in two.iterdir()}
 
 
 def test_workers_without_ray_are_pointed_to_torchrun(capsys):

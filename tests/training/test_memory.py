@@ -93,7 +93,7 @@ def test_where_memory_is_short_a_run_says_so_and_takes_turns(tmp_path, digits, m
     # A step of 128 images of LeNet at 28 px keeps some 40 kB an image
     monkeypatch.setattr("lenext.training.memory.free_bytes", lambda device: 2_000_000)
     peaks = itertools.count(0, 1_000_000)  # as if each trial took a megabyte
-    monkeypatch.setattr("lenext.training.memory._peak", lambda device: next(peaks))
+    monkeypatch.setattr("lenext.training.memory.resident_peak", lambda device: next(peaks))
     spec = resolve("digits", "lenet_relu", {"epochs": 1})
     result = run(spec, out=tmp_path / "r", data=digits, observer=Told())
     turns = [text for text in told if "at a time" in text]
