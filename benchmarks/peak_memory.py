@@ -31,18 +31,19 @@ def measure(name: str, size: int, images: int) -> dict[str, float]:
     import lenext
     from lenext.classifier import ConvNet
     from lenext.data import Preprocess, Subset
-    from lenext.foresight import peak_bytes
+    from lenext.foresight import state_bytes
     from lenext.spec import Recipe
     from lenext.training.allocator import keep_memory
     from lenext.training.loop import Trainer
-    from lenext.training.memory import resident_peak
+    from lenext.training.memory import image_bytes, resident_peak
     from lenext.training.precision import choose_device, choose_precision
     from step_time import build, step
 
     keep_memory()
     precision = choose_precision("auto", choose_device())
     network = build(name, size)
-    foretold = peak_bytes(network, 3, size, images, precision.name)
+    each = image_bytes(network, channels=3, size=size, dtype=precision.dtype)
+    foretold = state_bytes(network) + images * each
     # What is loaded at the first step, whatever the network
     middle = {"mean": np.full(3, 127.5, np.float32), "std": np.full(3, 64.0, np.float32)}
     small = lenext.build("resnet20", classes=10, channels=3, size=32, width=0.25)

@@ -1,5 +1,7 @@
 """What a run will cost, foretold: how the figures hang together. How near they come is in benchmarks/."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ SHAPE = Shape(classes=10, channels=1, size=28, train=54_000, val=6_000, test=10_
 
 def test_an_epoch_is_its_steps_and_its_validation():
     spec = resolve("x", "resnet20")
-    seen, double = foresee_shape(spec, **vars(SHAPE)), foresee_shape(spec, **{**vars(SHAPE), "train": 108_000})
+    seen, double = foresee_shape(spec, SHAPE), foresee_shape(spec, replace(SHAPE, train=108_000))
     steps = 54_000 // spec.recipe.batch_size
     assert seen.epoch_seconds.value > steps * seen.step_seconds.value
     assert double.step_seconds == seen.step_seconds
@@ -38,7 +40,7 @@ def test_an_epoch_is_its_steps_and_its_validation():
 
 def test_larger_networks_take_longer_and_more_memory():
     names = ("lenet_relu", "resnet20", "resnet56", "resnet110")
-    seen = [foresee_shape(resolve("x", name), **vars(SHAPE)) for name in names]
+    seen = [foresee_shape(resolve("x", name), SHAPE) for name in names]
     times = [one.step_seconds.value for one in seen]
     memory = [one.peak_memory_bytes.value for one in seen]
     assert times == sorted(times)
@@ -48,25 +50,25 @@ def test_larger_networks_take_longer_and_more_memory():
 
 
 def test_a_classical_rung_has_no_epochs():
-    seen = foresee_shape(resolve("x", "bow_sift"), **vars(SHAPE))
+    seen = foresee_shape(resolve("x", "bow_sift"), SHAPE)
     assert seen.step_seconds is None
     assert seen.epoch_seconds is None
     assert seen.seconds(1) == seen.seconds(100)
-    few = foresee_shape(resolve("x", "bow_sift"), **{**vars(SHAPE), "train": 5_400})
+    few = foresee_shape(resolve("x", "bow_sift"), replace(SHAPE, train=5_400))
     assert few.fit_seconds.value < seen.fit_seconds.value
 
 
 def test_images_that_are_there_are_their_shape():
     images = prepare(Data("digits"))
     assert foresee(resolve("digits", "lenet_relu"), images) == foresee_shape(
-        resolve("digits", "lenet_relu"), **vars(Shape.of(images))
+        resolve("digits", "lenet_relu"), Shape.of(images)
     )
 
 
 def test_a_budget_holds_as_many_epochs_as_it_says():
     spec = resolve("x", "resnet20")
     found = plan(spec, SHAPE, budget=600.0, price=3.6, watts=100)
-    seen = foresee_shape(spec, **vars(SHAPE))
+    seen = foresee_shape(spec, SHAPE)
     assert seen.seconds(found.epochs_in_budget).value == pytest.approx(600)
     assert found.money.value == pytest.approx(found.seconds.value / 1000)
     assert found.kilowatt_hours.value == pytest.approx(found.seconds.value / 36_000)
@@ -93,11 +95,11 @@ def test_a_machine_that_was_not_measured_borrows_another_ones_profile():
     borrowed = known_profile()
     assert borrowed.borrowed
     assert borrowed.threads == torch.get_num_threads()
-    rough = foresee_shape(resolve("x", "resnet20"), **vars(SHAPE))
+    rough = foresee_shape(resolve("x", "resnet20"), SHAPE)
     Profile.load(REFERENCE).save(cache_file())
     this_machine.cache_clear()
     assert not known_profile().borrowed
-    known = foresee_shape(resolve("x", "resnet20"), **vars(SHAPE))
+    known = foresee_shape(resolve("x", "resnet20"), SHAPE)
     assert known.step_seconds.high / known.step_seconds.value < rough.step_seconds.high / rough.step_seconds.value
 
 

@@ -1,16 +1,19 @@
 """What a run will cost, before it begins: seconds and memory, from what the network does and what the machine can."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from lenext import classical
 from lenext.bench import bench_train
+from lenext.classical.machines import WITH_GAMMA
 from lenext.classifier import PREDICT_BATCH
-from lenext.costing import Amount, Operation, count, fused, operations, without_memory
+from lenext.costing import Amount, Operation, fused, operations, without_memory
 from lenext.costing.accelerators import accelerator, accelerator_seconds
-from lenext.costing.profiling import Profile, known_profile
+from lenext.costing.profiling import Profile, known_profile, profile
 from lenext.costing.timing import Timing
 from lenext.data import Dataset
 from lenext.errors import UsageError
@@ -18,9 +21,10 @@ from lenext.ladder import rung
 from lenext.models import build_model, without_weights
 from lenext.nn import SMALL_MACS, missing_kernels
 from lenext.spec import Run, to_dict
+from lenext.training.allocator import keep_memory
 from lenext.training.budget import REPORT_SECONDS
-from lenext.training.fit import LEAST_STEPS
-from lenext.training.memory import free_bytes
+from lenext.training.fit import batch_size
+from lenext.training.memory import free_bytes, image_bytes
 from lenext.training.precision import choose_device, choose_precision
 from lenext.training.shards import number_of_parts
 
@@ -32,6 +36,7 @@ _ACCELERATOR_FACTOR = 1.6  # benchmarks/published_throughput.py
 _MEMORY_FACTOR = 1.3
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 1.6
+_DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 _START_SECONDS = 1.5  # building, trying out, the time of one prediction
 _PROBE_STEPS = 12
 _PROBE_REPEATS, _PROBE_SECONDS = 3, 0.6
@@ -55,6 +60,7 @@ class Foresight:
     fit_seconds: Amount | None
     fixed_seconds: Amount  # start, judging, recording, report
     peak_memory_bytes: Amount  # that the process grows by
+    image_bytes: float | None = None  # what of it an image more in the batch adds
 
     def seconds(self, epochs: float) -> Amount:
         """The whole run; of a classical rung `epochs` do not matter."""
@@ -90,34 +96,34 @@ class Shape:
 
 def foresee(spec: Run, images: Dataset) -> Foresight:
     """What the run that `spec` describes will cost on `images`, which are prepared. Raises UsageError as a run does."""
-    return foresee_shape(spec, **vars(Shape.of(images)))
+    return foresee_shape(spec, Shape.of(images))
 
 
-def foresee_shape(spec: Run, *, classes: int, channels: int, size: int, train: int, val: int, test: int) -> Foresight:
-    """The same for so many images of so many pixels, which need not be there."""
+def foresee_shape(spec: Run, shape: Shape) -> Foresight:
+    """The same for images that need not be there."""
     machine = this_machine().profile
     if not rung(spec.model.name).is_network:
-        return _classical(spec, machine, classes, channels, size, train, val, test)
+        return _classical(spec, machine, shape)
     assert spec.recipe is not None
-    network = _shapes_only(spec, Shape(classes, channels, size, train))
+    network, channels, size = _shapes_only(spec, shape), shape.channels, shape.size
     precision = choose_precision(spec.precision, choose_device()).name
-    batch = _batch_size(spec, train)
+    batch = batch_size(spec.recipe, shape.train)
     wide = _BORROWED_FACTOR if machine.borrowed else _TIME_FACTOR
     step = Amount.within(train_step_seconds(network, channels, size, batch, precision), wide)
     passes = 2 if spec.model.mirror else 1
     judge = passes * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
     exact = passes * predict_seconds(network, channels, size, "float32") / PREDICT_BATCH
-    steps = max(1, train // batch)
-    epoch = step * steps + Amount.within(judge * val, wide)
-    fixed = _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (val + test) + REPORT_SECONDS
+    fixed = _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (shape.val + shape.test) + REPORT_SECONDS
+    per_image = image_bytes(network, channels=channels, size=size, dtype=_DTYPES[precision])
     return Foresight(
         model=spec.model.name,
         batch_size=batch,
         step_seconds=step,
-        epoch_seconds=epoch,
+        epoch_seconds=step * _steps(shape, batch) + Amount.within(judge * shape.val, wide),
         fit_seconds=None,
         fixed_seconds=Amount.within(fixed, _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(peak_bytes(network, channels, size, batch, precision), _MEMORY_FACTOR),
+        peak_memory_bytes=Amount.within(state_bytes(network) + batch * per_image, _MEMORY_FACTOR),
+        image_bytes=per_image,
     )
 
 
@@ -152,14 +158,9 @@ def predict_seconds(
     )
 
 
-def peak_bytes(network: nn.Module, channels: int, size: int, batch: int, precision: str) -> float:
-    """Bytes that training adds to the process: weights and their copies, activations, what kernels need beside."""
-    counted = count(network, channels=channels, size=size, training=True)
-    assert counted.training_bytes is not None
-    largest = max((layer.output_bytes for layer in counted.layers), default=0)
-    item = (2 if precision == "bf16" else 4) / 4
-    numbers = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
-    return 4 * numbers * 5 + batch * (counted.training_bytes + 3 * largest) * item
+def state_bytes(network: nn.Module) -> float:
+    """Bytes of a network in training: weights, gradients, momentum, moving average, and the best ones so far."""
+    return 5 * sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
 @functools.cache
@@ -168,25 +169,31 @@ def this_machine() -> Timing:
     return Timing(known_profile())
 
 
+def measured_machine(tell: Callable[[str], None], *, fresh: bool = False) -> Profile:
+    """The profile of the machine we are on, measured in half a minute where it is not known yet, or anew."""
+    keep_memory()  # as training does
+    found = profile(fresh=fresh, tell=tell)
+    this_machine.cache_clear()
+    return found
+
+
 def _normalising(channels: int, size: int) -> Operation:
     """Bytes to numbers, less the mean, by the deviation: three passes."""
     numbers = float(channels * size**2)
     return Operation("silu", 3 * numbers, 3 * numbers)
 
 
-def _classical(
-    spec: Run, machine: Profile, classes: int, channels: int, size: int, train: int, val: int, test: int
-) -> Foresight:
-    first, *middle, last = classical.steps(spec, classes=classes, channels=channels, size=size)
+def _classical(spec: Run, machine: Profile, shape: Shape) -> Foresight:
+    first, *middle, last = classical.steps(spec, classes=shape.classes, channels=shape.channels, size=shape.size)
     speed = machine.peaks["float32"] / _OF_PEAK
     kind = spec.descriptors.kind if spec.descriptors else ""
     per_image = _DESCRIBING.get(kind, 0.0) * (first.macs + sum(step.macs for step in middle))
     assert spec.svm is not None
-    kernel = spec.svm.kernel in ("rbf", "laplace")
+    kernel = spec.svm.kernel in WITH_GAMMA
     per_machine = _MACHINE_PER_IMAGE + (_MACHINE_PER_KERNEL_MAC if kernel else _MACHINE_PER_MAC) * last.macs
-    fit = train * (per_image + per_machine) + _MACHINE_SECONDS + (_VOCABULARY_SECONDS if middle else 0.0)
-    judging = (2 * val + test) * (per_image + (1e-10 if kernel else 0.0) * last.macs)
-    numbers = last.macs / max(1, classes)
+    fit = shape.train * (per_image + per_machine) + _MACHINE_SECONDS + (_VOCABULARY_SECONDS if middle else 0.0)
+    judging = (2 * shape.val + shape.test) * (per_image + (1e-10 if kernel else 0.0) * last.macs)
+    numbers = last.macs / shape.classes
     return Foresight(
         model=spec.model.name,
         batch_size=None,
@@ -194,7 +201,7 @@ def _classical(
         epoch_seconds=None,
         fit_seconds=Amount.within(fit / speed, _FIT_FACTOR),
         fixed_seconds=Amount.within(_START_SECONDS + judging / speed + REPORT_SECONDS, _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(4.0 * (train * numbers + 2 * last.params) + 3e8, 2.0),
+        peak_memory_bytes=Amount.within(4.0 * (shape.train * numbers + 2 * last.params) + 3e8, 2.0),
     )
 
 
@@ -235,7 +242,7 @@ def plan(
     interval. Raises UsageError for an accelerator that is not known, and for what a run would refuse.
     """
     network = rung(spec.model.name).is_network
-    foreseen = _foresee_on(on, spec, shape) if on and network else foresee_shape(spec, **vars(shape))
+    foreseen = _foresee_on(on, spec, shape) if on and network else foresee_shape(spec, shape)
     if on and not network:
         raise UsageError(f"{spec.model.name} is fitted on a CPU: given device {on}, accepted: this machine")
     if probe and network and not on:
@@ -255,7 +262,7 @@ def plan(
         epoch_seconds=foreseen.epoch_seconds,
         seconds=seconds,
         peak_memory_bytes=foreseen.peak_memory_bytes,
-        largest_batch=_largest_batch(spec, shape, on) if network else None,
+        largest_batch=_largest_batch(foreseen, on),
         epochs_in_budget=None if budget is None else foreseen.epochs_in(budget),
         money=None if price is None else seconds * (price / 3600),
         kilowatt_hours=None if watts is None else seconds * (watts / 3.6e6),
@@ -269,23 +276,22 @@ def _foresee_on(on: str, spec: Run, shape: Shape) -> Foresight:
     device = accelerator(on)
     network = _shapes_only(spec, shape)
     precision = "float32" if spec.precision == "float32" else "bf16"
-    batch = _batch_size(spec, shape.train)
+    batch = batch_size(spec.recipe, shape.train)
     found, judged = (
         operations(network, channels=shape.channels, size=shape.size, training=training) for training in (True, False)
     )
     step = accelerator_seconds(found, batch, device, precision=precision, training=True)
     judge = accelerator_seconds(judged, PREDICT_BATCH, device, precision=precision, training=False) / PREDICT_BATCH
-    steps = max(1, shape.train // batch)
+    per_image = image_bytes(network, channels=shape.channels, size=shape.size, dtype=_DTYPES[precision])
     return Foresight(
         model=spec.model.name,
         batch_size=batch,
         step_seconds=Amount.within(step, _ACCELERATOR_FACTOR),
-        epoch_seconds=Amount.within(step * steps + judge * shape.val, _ACCELERATOR_FACTOR),
+        epoch_seconds=Amount.within(step * _steps(shape, batch) + judge * shape.val, _ACCELERATOR_FACTOR),
         fit_seconds=None,
         fixed_seconds=Amount.within(_START_SECONDS + REPORT_SECONDS, _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(
-            peak_bytes(network, shape.channels, shape.size, batch, precision), _MEMORY_FACTOR
-        ),
+        peak_memory_bytes=Amount.within(state_bytes(network) + batch * per_image, _MEMORY_FACTOR),
+        image_bytes=per_image,
     )
 
 
@@ -294,7 +300,8 @@ def _probed(spec: Run, shape: Shape, foreseen: Foresight) -> Foresight:
     assert spec.recipe is not None
     assert foreseen.step_seconds is not None
     assert foreseen.epoch_seconds is not None
-    batch = _batch_size(spec, shape.train)
+    assert foreseen.batch_size is not None
+    batch = foreseen.batch_size
     settings = {"model": {key: value for key, value in to_dict(spec.model).items() if key not in ("name", "weights")},
                 "recipe": to_dict(spec.recipe)}  # fmt: skip
     measured = bench_train(
@@ -308,25 +315,24 @@ def _probed(spec: Run, shape: Shape, foreseen: Foresight) -> Foresight:
         seconds=_PROBE_SECONDS,
     )
     step = Amount.within(batch / measured.images_per_second, _PROBED_FACTOR)
-    steps = max(1, shape.train // batch)
+    steps = _steps(shape, batch)
     rest = foreseen.epoch_seconds.value - foreseen.step_seconds.value * steps
     epoch = step * steps + Amount.within(max(0.0, rest), _TIME_FACTOR)
     return replace(foreseen, step_seconds=step, epoch_seconds=epoch)
 
 
-def _largest_batch(spec: Run, shape: Shape, on: str | None) -> int:
+def _largest_batch(foreseen: Foresight, on: str | None) -> int | None:
     """Images that fit at a time, by what is foretold: `fit_into_memory` tries before it believes."""
-    network = _shapes_only(spec, shape)
-    precision = "float32" if spec.precision == "float32" else "bf16"
-    one, two = (peak_bytes(network, shape.channels, shape.size, images, precision) for images in (1, 2))
+    if foreseen.image_bytes is None or foreseen.batch_size is None:
+        return None
+    state = foreseen.peak_memory_bytes.value - foreseen.batch_size * foreseen.image_bytes
     room = 0.9 * accelerator(on).memory if on else 0.8 * free_bytes(choose_device())
-    return max(0, int((room - (2 * one - two)) / (two - one)))
+    return max(0, int((room - state) / foreseen.image_bytes))
 
 
-def _batch_size(spec: Run, train: int) -> int:
-    """Images a step, as `lenext.training.fit` takes them."""
-    assert spec.recipe is not None
-    return max(1, min(spec.recipe.batch_size, max(1, train // LEAST_STEPS)))
+def _steps(shape: Shape, batch: int) -> int:
+    """Of an epoch."""
+    return max(1, shape.train // batch)
 
 
 def _shapes_only(spec: Run, shape: Shape) -> nn.Module:

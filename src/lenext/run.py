@@ -27,6 +27,7 @@ from lenext.report import report
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
+from lenext.training.allocator import keep_memory
 from lenext.training.budget import Clock, training_deadline
 from lenext.training.distributed import World, joined
 from lenext.training.memory import resident_peak
@@ -250,7 +251,7 @@ def _execute(
     _record_question(spec, record, data)
     foreseen = foresee(spec, data) if world.leads else None
 
-    began, memory = clock.seconds(), resident_peak()
+    began, memory = clock.seconds(), None if keep_memory.cache_info().currsize else resident_peak()
     row = rung(spec.model.name)
     if row.is_network:
         fitted = _fit_network(spec, data, record, clock, observer, world, page=page)
@@ -309,7 +310,7 @@ def _execute(
 
 
 def _compared(
-    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, memory: int
+    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, memory: int | None
 ) -> dict[str, Any]:
     """What was foretold, and what came: `seconds` of the whole run but for its report, bytes beyond `memory`."""
     epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs if spec.recipe else None
@@ -327,7 +328,8 @@ def _compared(
         "actual": {
             "seconds": round(seconds, 3),
             "step_seconds": step,
-            "peak_memory_bytes": max(0, resident_peak() - memory),
+            # Of a process that ran something before, memory says nothing
+            "peak_memory_bytes": None if memory is None else resident_peak() - memory,
             "epochs": fitted.epochs,
         },
     }

@@ -256,7 +256,7 @@ WRONG: dict[str, tuple[int, str]] = {
     "bench data nowhere": (3, "no such folder, manifest or data set: nowhere"),
     "cost resnet20 --epochs 3": (2, "--epochs: accepted together with --data or --images"),
     "cost resnet20 --images 100 --on abacus": (2, "device: given 'abacus', accepted: t4, v100"),
-    "cost resnet20 --images 100 --flop-rate fast": (2, "a rate: given 'fast', accepted"),
+    "cost resnet20 --images 100 --flop-rate fast": (2, "given 'fast' as an amount, accepted"),
     "cost resnet5": (2, "unknown model 'resnet5'; did you mean 'resnet56'?"),
     "cost svm_liner": (2, "did you mean 'svm_linear'?"),
     "cost lenet --size 8": (2, "lenet: given images of 8 px, accepted: 16 px or more"),

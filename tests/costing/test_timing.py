@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torchvision
+from torch import nn
 
-from lenext.costing import Amount, operations
+from lenext.costing import Amount, count, operations
 from lenext.costing.accelerators import ACCELERATORS, accelerator, accelerator_seconds
 from lenext.costing.operations import Operation
 from lenext.costing.profiling import VERSION, Profile, Sample, drawn
 from lenext.costing.timing import Timing
-from lenext.costing.units import kilowatt_hours, money, parse_rate, seconds_at_rate
 from lenext.errors import UsageError
 
 PEAK, BANDWIDTH = 200e9, 50e9
@@ -88,16 +88,10 @@ def test_an_accelerator_is_bound_by_arithmetic_or_by_bytes():
 
 def test_as_the_slides_reckon():
     # Ten layers of 100 channels, 5×5, on 64×64: 10 G; a million examples: 10 P; 18 h and 14 min on the slide
-    macs = 10 * 100 * 100 * 25 * 64 * 64
-    assert seconds_at_rate(macs, 1e6, parse_rate("0.15T")) / 3600 == pytest.approx(18.96, abs=0.01)
-    assert seconds_at_rate(macs, 1e6, parse_rate("12T")) / 60 == pytest.approx(14.2, abs=0.05)
-    with pytest.raises(UsageError, match="a rate: given 'fast', accepted"):
-        parse_rate("fast")
-
-
-def test_money_and_energy():
-    assert money(1800, 3.0) == 1.5
-    assert kilowatt_hours(7200, 250) == 0.5
+    network = nn.Sequential(*(nn.Conv2d(100, 100, 5, padding=2) for _ in range(10)))
+    counted = count(network, channels=100, size=64)
+    assert counted.seconds_at(0.15e12, 1e6) / 3600 == pytest.approx(18.96, abs=0.01)
+    assert counted.seconds_at(12e12, 1e6) / 60 == pytest.approx(14.2, abs=0.05)
 
 
 def test_an_amount_is_a_figure_with_an_interval():

@@ -1,7 +1,7 @@
 """`lenext cost`."""
 
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
@@ -72,7 +72,7 @@ def cost(
     layers
         Show a row per layer.
     device
-        Show what this machine can do, measured once.
+        Show what this machine can do, measured once; with --probe measured anew.
     set
         One setting, as model.width=0.5 or recipe.batch_size=64; may be given again.
     """
@@ -82,7 +82,7 @@ def cost(
     from lenext.spec import Model, from_dict, parse_sets
 
     if device:
-        _print_device(output)
+        _print_device(output, anew=training.probe)
         return
     given = {"classes": classes, "channels": channels, "size": size}
     asked = training.data is not None or training.images is not None
@@ -133,7 +133,8 @@ def _shape(model: str | None, given: dict[str, int | None], training: Training) 
         from lenext.spec import Data, from_dict
 
         own = {key: given[key] for key in ("size", "channels") if given[key] is not None}
-        return Shape.of(prepare(from_dict(Data, {"source": training.data, **own}, "data")))
+        found = Shape.of(prepare(from_dict(Data, {"source": training.data, **own}, "data")))
+        return replace(found, classes=given["classes"] or found.classes)
     below = published_shape(model) if model else {"classes": 10, "channels": 3, "size": 32}
     shape = below | {key: value for key, value in given.items() if value is not None}
     return Shape(**shape, train=IMAGES if training.images is None else training.images)
@@ -170,10 +171,14 @@ def _planned(plan: "Plan") -> dict[str, Any]:
 def _reckoned(counted: "Count", images: "Shape", plan: "Plan", training: Training) -> dict[str, Any]:
     if training.flop_rate is None:
         return {}
-    from lenext.costing.units import parse_rate, seconds_at_rate
+    from lenext.errors import UsageError
+    from lenext.spec import parse_amount
 
-    examples = images.train * (plan.epochs or 1.0 if training.epochs is not None else 1.0)
-    return {"seconds_at_flop_rate": seconds_at_rate(counted.macs, examples, parse_rate(training.flop_rate))}
+    rate = parse_amount(training.flop_rate)
+    if not rate:
+        raise UsageError(f"--flop-rate: given {training.flop_rate}, accepted: more than 0, such as 0.15T")
+    passes = plan.epochs if training.epochs is not None and plan.epochs else 1.0
+    return {"seconds_at_flop_rate": counted.seconds_at(rate, images.train * passes)}
 
 
 def _ladder(given: dict[str, int | None], training: Training, output: Output) -> None:
@@ -255,10 +260,10 @@ def _say_borrowed(borrowed: bool) -> None:
         )
 
 
-def _print_device(output: Output) -> None:
-    from lenext.costing.profiling import profile
+def _print_device(output: Output, *, anew: bool) -> None:
+    from lenext.foresight import measured_machine
 
-    measured = profile(tell=lambda text: console(stderr=True).print(text))
+    measured = measured_machine(lambda text: console(stderr=True).print(text), fresh=anew)
     if output.json:
         print_json(_device(measured))
         return

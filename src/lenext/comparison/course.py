@@ -13,10 +13,9 @@ from lenext.comparison.outcome import Finished
 from lenext.comparison.plan import Need, Share, first_plan, share_out
 from lenext.comparison.verdict import decide
 from lenext.costing import Amount
-from lenext.costing.profiling import profile
 from lenext.data import Dataset
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
-from lenext.foresight import Foresight, foresee
+from lenext.foresight import Foresight, foresee, measured_machine
 from lenext.ladder import LADDER, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report, text
@@ -223,7 +222,7 @@ class _Course:
         if self.asked.budget is None:
             return
         if ASIDE_SHARE * self.asked.budget >= PROFILE_SECONDS:
-            profile(tell=self.observer.stage)  # else, where it is not known yet, a rough one does
+            measured_machine(self.observer.stage)  # else, where it is not known yet, a rough one does
         for name, spec in self.specs.items():
             try:
                 foreseen = foresee(spec, self.images)

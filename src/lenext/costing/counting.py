@@ -70,6 +70,14 @@ class Count:
     def flops(self) -> int:
         return 2 * self.macs
 
+    def seconds_at(self, rate: float, examples: float) -> float:
+        """Seconds of a forward pass over so many examples at `rate` multiply-adds a second, as the slides reckon.
+
+        They count a multiply-add as one operation, and backward as nothing: ten layers of 1 G over 1 M examples are
+        10 P, 18 h at 0.15 T a second and 14 min at 12 T.
+        """
+        return self.macs * examples / rate
+
     def twice(self) -> "Count":
         """That of two passes in evaluation, one after the other, as over an image and its mirror image."""
         again = [replace(layer, params=0, kept_bytes=layer.kept_bytes and 0) for layer in self.layers]

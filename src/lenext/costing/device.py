@@ -20,3 +20,11 @@ def peak_macs(dtype: torch.dtype, device: torch.device, *, side: int = 1024, rep
         seconds.append(time.perf_counter() - start)
     del product
     return side**3 / min(seconds)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether it does so in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lenext.costing.device import peak_macs
+from lenext.costing.device import multiplies_bf16, peak_macs
 from lenext.costing.operations import Operation
 from lenext.nn import Units, on_threads
 
@@ -187,9 +187,7 @@ def measure(every: int = 1) -> Profile:
 
 def _precisions() -> tuple[str, ...]:
     """Those that this processor computes in hardware, the fastest first."""
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return ("bf16", "float32") if fast else ("float32",)
+    return ("bf16", "float32") if multiplies_bf16(torch.device("cpu")) else ("float32",)
 
 
 def _dtype(precision: str) -> torch.dtype:

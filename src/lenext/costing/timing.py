@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from torch import nn
 from lenext.costing.operations import Operation
 from lenext.costing.profiling import Profile
 
+_FAMILY = attrgetter("family")
 _BACKWARD = 2  # times the forward pass, by count; 1 where the input needs no gradient
 _ITEM = {"bf16": 2, "float32": 4}  # bytes
 _WEIGHT = {"bf16": 8, "float32": 4}  # bytes; kept in float32, and made bf16 anew for every batch
@@ -69,7 +71,7 @@ class Timing:
         threads = 1 if parts > 1 else threads or self.profile.threads
         beyond = self._beyond[0 if not training else 1 if parts == 1 else 2]
         total = 0.0
-        for family, its in itertools.groupby(sorted(found, key=_family), key=_family):
+        for family, its in itertools.groupby(sorted(found, key=_FAMILY), key=_FAMILY):
             alone, least = self._alone(list(its), -(-images // parts), precision, threads, training=training)
             place = 1 if family == "depthwise" else 0 if (family, training) in self._work else 2
             total += least * beyond[3] + (alone - least) * beyond[place]
@@ -147,9 +149,5 @@ class Timing:
 # Operations that are not sampled, and what they are like
 _LIKE = {
     "adaptive_avg_pool2d": "mean", "hardswish": "silu", "gelu": "silu", "hardsigmoid": "sigmoid", "div": "mul",
-    "layer_norm": "group_norm", "batch_norm": "batch_norm", "softmax": "sigmoid", "leaky_relu": "relu",
+    "layer_norm": "group_norm", "softmax": "sigmoid", "leaky_relu": "relu",
 }  # fmt: skip
-
-
-def _family(one: Operation) -> str:
-    return one.family

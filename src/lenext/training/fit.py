@@ -73,7 +73,7 @@ def fit(
     peak = peak_macs(precision.dtype, precision.device)
     model = ConvNet(network, data.classes, settings, mean=mean, std=std, mirror=run.model.mirror)
     cost = model.cost
-    recipe, batch_size = _of_all_workers(run.recipe, world, most=max(1, len(data.train) // LEAST_STEPS))
+    recipe, batch_size = _of_all_workers(run.recipe, world, most=_most(len(data.train)))
     if recipe.sync_batch_norm and world.size > 1:
         synchronise(network)
     trainer = Trainer(model, recipe, precision, batch_size=batch_size, seed=run.seed, world=world)
@@ -127,6 +127,15 @@ def fit(
         epochs=state.step / steps_per_epoch,
         best_epoch=state.best["epoch"],
     )
+
+
+def batch_size(recipe: Recipe, images: int) -> int:
+    """Images a step of one worker that trains on so many."""
+    return min(recipe.batch_size, _most(images))
+
+
+def _most(images: int) -> int:
+    return max(1, images // LEAST_STEPS)
 
 
 def _of_all_workers(recipe: Recipe, world: World, *, most: int) -> tuple[Recipe, int]:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lenext.costing import count
 from lenext.data import Subset
 from lenext.nn import SyncBatchNorm2d
 from lenext.training.loop import Trainer
-from lenext.training.precision import Precision
 
 _USABLE = 0.8  # of the memory that is free now
 _SURE = 0.25  # of the usable memory; what is foretold to need less is not tried in smaller steps first
@@ -29,7 +29,10 @@ def fit_into_memory(trainer: Trainer, train: Subset) -> None:
     device = trainer.precision.device
     limit = int(_USABLE * free_bytes(device))
     wanted = trainer.share
-    foretold = _per_image(trainer)
+    settings = trainer.model.preprocess
+    foretold = image_bytes(
+        trainer.model.network, channels=settings.channels, size=settings.size, dtype=trainer.precision.dtype
+    )
     together = any(isinstance(module, SyncBatchNorm2d) for module in trainer.model.modules())
     if foretold * wanted <= _SURE * limit or together:
         return  # the probe tries it
@@ -90,18 +93,12 @@ def free_bytes(device: torch.device) -> int:
     return min(free, default=sys.maxsize)  # where the system does not say, as if there were no limit
 
 
-def _per_image(trainer: Trainer) -> float:
-    """Bytes that an image more in the batch needs, foretold."""
-    model, precision = trainer.model, trainer.precision
-    settings = model.preprocess
-    counted = count(model.network, channels=settings.channels, size=settings.size, training=True)
+def image_bytes(network: nn.Module, *, channels: int, size: int, dtype: torch.dtype) -> float:
+    """Bytes that an image [channels, size, size] more in the batch needs, foretold: what is kept, and scratch space."""
+    counted = count(network, channels=channels, size=size, training=True)
     assert counted.training_bytes is not None
     largest = max((layer.output_bytes for layer in counted.layers), default=0)
-    return (counted.training_bytes + 3 * largest) * _share_of_float32(precision)
-
-
-def _share_of_float32(precision: Precision) -> float:
-    return precision.dtype.itemsize / torch.float32.itemsize
+    return (counted.training_bytes + 3 * largest) * dtype.itemsize / torch.float32.itemsize
 
 
 def resident_peak(device: torch.device = torch.device("cpu")) -> int:

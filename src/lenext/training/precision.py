@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from lenext.costing.device import multiplies_bf16
 from lenext.errors import UsageError
 
 
@@ -34,14 +35,7 @@ def choose_precision(requested: Literal["auto", "bf16", "float32"], device: torc
 
     Raises UsageError where bf16 is asked of a device without it: emulated, it would be slower than float32.
     """
-    has_bf16 = _multiplies_bf16(device)
+    has_bf16 = multiplies_bf16(device)
     if requested == "bf16" and not has_bf16:
         raise UsageError(f"precision: given bf16, accepted: auto, float32 (this {device.type} has no bf16 arithmetic)")
     return Precision("bf16" if has_bf16 and requested != "float32" else "float32", device)
-
-
-def _multiplies_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
