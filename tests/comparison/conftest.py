@@ -32,7 +32,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> MadeUp:
     monkeypatch.setattr(course, "resume_run", made.resume)
     monkeypatch.setattr(course, "report", report)
     monkeypatch.setattr(course, "foresee", made.foresee)
-    monkeypatch.setattr(course, "profile", lambda **_: None)
+    monkeypatch.setattr(course, "measured_machine", lambda _tell: None)
     monkeypatch.setattr(course, "prepare_for", lambda *_: digits)
     monkeypatch.setattr(course, "PAGE_SECONDS", 0.0)  # foretold times are then as made up
     return made
