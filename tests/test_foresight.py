@@ -7,6 +7,7 @@ import torch
 
 from lenext.costing.profiling import REFERENCE, Profile, cache_file, known_profile, measure
 from lenext.data import prepare
+from lenext.data.pack import pack
 from lenext.errors import UsageError
 from lenext.foresight import Shape, foresee, foresee_shape, plan, this_machine
 from lenext.ladder import resolve
@@ -83,6 +84,21 @@ def test_on_an_accelerator_it_is_sooner_done():
         plan(resolve("x", "resnet50"), SHAPE, on="abacus")
     with pytest.raises(UsageError, match="svm_linear is fitted on a CPU"):
         plan(resolve("x", "svm_linear"), SHAPE, on="a100")
+
+
+def test_an_accelerator_waits_for_the_images_and_a_processor_makes_them_too(tmp_path):
+    pack("digits", tmp_path / "digits.pack")
+    packed = Shape.of(prepare(Data(str(tmp_path / "digits.pack"), size=64)))
+    spec = resolve("x", "lenet_relu")
+
+    def seconds(plan):
+        return plan.step_seconds.value, plan.batch_size / plan.data_images_per_second
+
+    assert packed.lazy is not None
+    waiting, images = seconds(plan(spec, packed, on="h100"))
+    assert waiting == pytest.approx(images)
+    (here, images), (in_memory, little) = (seconds(plan(spec, one)) for one in (packed, replace(packed, lazy=None)))
+    assert here - images == pytest.approx(in_memory - little)
 
 
 def test_a_probe_narrows_the_interval():

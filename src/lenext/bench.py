@@ -72,7 +72,8 @@ def bench_train(
     run, classifier, precision = _network(model, size, channels, classes, given)
     assert run.recipe is not None
     trainer = Trainer(classifier, run.recipe, precision, batch_size=run.recipe.batch_size, seed=run.seed)
-    images = _random_images(classifier, run.recipe.batch_size)
+    shape = classifier.preprocess
+    images = random_images(shape.channels, shape.size, len(classifier.classes), run.recipe.batch_size)
     if run.recipe.at_once is None:
         fit_into_memory(trainer, images)
     classifier.train()
@@ -97,7 +98,8 @@ def bench_infer(
     """Predictions of network `model` on random images, as training judges with them; see `bench_train`."""
     _, classifier, precision = _network(model, size, channels, classes, settings or {})
     batch_size = batch_size or 32
-    images = _random_images(classifier, batch_size).images
+    shape = classifier.preprocess
+    images = random_images(shape.channels, shape.size, len(classifier.classes), batch_size).images
 
     def predict() -> None:
         with precision.autocast():
@@ -157,11 +159,12 @@ def _network(
     )
 
 
-def _random_images(classifier: ConvNet, n: int) -> Subset:
-    draw, shape = np.random.default_rng(0), classifier.preprocess
+def random_images(channels: int, size: int, classes: int, n: int) -> Subset:
+    """Images that do not exist, uint8 [n, size, size, channels], and their labels."""
+    draw = np.random.default_rng(0)
     return Subset(
-        images=draw.integers(0, 256, (n, shape.size, shape.size, shape.channels), np.uint8),
-        labels=draw.integers(0, len(classifier.classes), n),
+        images=draw.integers(0, 256, (n, size, size, channels), np.uint8),
+        labels=draw.integers(0, classes, n),
         paths=[""] * n,
         sha256=[""] * n,
     )

@@ -3,26 +3,29 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from lenext import classical
-from lenext.bench import bench_train
+from lenext.bench import bench_train, random_images
 from lenext.classical.machines import WITH_GAMMA
 from lenext.classifier import PREDICT_BATCH
 from lenext.costing import Amount, Operation, fused, operations, without_memory
 from lenext.costing.accelerators import accelerator, accelerator_seconds
 from lenext.costing.profiling import Profile, known_profile, profile
 from lenext.costing.timing import Timing
-from lenext.data import Dataset
+from lenext.data import Dataset, LazyImages, Loader, Subset
+from lenext.data.loader import loader_rate
+from lenext.data.preprocess import Pixels
 from lenext.errors import UsageError
 from lenext.ladder import rung
 from lenext.models import build_model, without_weights
 from lenext.nn import SMALL_MACS, missing_kernels
-from lenext.spec import Run, to_dict
+from lenext.spec import Augment, Run, to_dict
 from lenext.training.allocator import keep_memory
-from lenext.training.budget import REPORT_SECONDS
 from lenext.training.fit import batch_size
 from lenext.training.memory import free_bytes, image_bytes
 from lenext.training.precision import choose_device, choose_precision
@@ -33,13 +36,18 @@ _TIME_FACTOR = 1.4
 _BORROWED_FACTOR = 2.5  # where the machine has not been measured
 _PROBED_FACTOR = 1.06
 _ACCELERATOR_FACTOR = 1.6  # benchmarks/published_throughput.py
+_DATA_FACTOR = 1.3
 _MEMORY_FACTOR = 1.3
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 1.6
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 _START_SECONDS = 1.5  # building, trying out, the time of one prediction
+_RECORD_SECONDS = 0.5  # writing the bundle and all that came out
+_PAGE_SECONDS = 4.0  # drawing a run's page
 _PROBE_STEPS = 12
 _PROBE_REPEATS, _PROBE_SECONDS = 3, 0.6
+_READING_SECONDS, _AUGMENTING_SECONDS = 0.4, 0.05  # of trying how fast images are decoded, or in memory varied
+_READ = 2048  # images that are decoded for it, at most
 
 # Of a classical rung, on a machine whose float32 product makes _OF_PEAK multiply-adds a second: seconds per
 # multiply-add of describing an image, of its vocabulary, and of the machine (benchmarks/results/classical.json)
@@ -55,12 +63,13 @@ class Foresight:
 
     model: str
     batch_size: int | None
-    step_seconds: Amount | None  # of the optimizer, on a batch
+    step_seconds: Amount | None  # of the optimizer, on a batch, which is read and augmented for it
     epoch_seconds: Amount | None  # over the training images, validation included
     fit_seconds: Amount | None
-    fixed_seconds: Amount  # start, judging, recording, report
+    fixed_seconds: Amount  # start, judging, recording, and the page where there is to be one
     peak_memory_bytes: Amount  # that the process grows by
     image_bytes: float | None = None  # what of it an image more in the batch adds
+    data_images_per_second: float | None = None  # that are read and augmented where nobody else works
 
     def seconds(self, epochs: float) -> Amount:
         """The whole run; of a classical rung `epochs` do not matter."""
@@ -86,34 +95,43 @@ class Shape:
     train: int
     val: int = 0
     test: int = 0
+    lazy: LazyImages | None = None  # those to train on, where they are decoded whenever they are needed
 
     @classmethod
     def of(cls, images: Dataset) -> "Shape":
         settings = images.preprocess
-        counts = (len(part) for part in (images.train, images.val, images.test))
-        return cls(len(images.classes), settings.channels, settings.size, *counts)
+        train, val, test = (len(part) for part in (images.train, images.val, images.test))
+        lazy = images.train.images if isinstance(images.train.images, LazyImages) else None
+        return cls(len(images.classes), settings.channels, settings.size, train, val, test, lazy)
 
 
-def foresee(spec: Run, images: Dataset) -> Foresight:
-    """What the run that `spec` describes will cost on `images`, which are prepared. Raises UsageError as a run does."""
-    return foresee_shape(spec, Shape.of(images))
+def foresee(spec: Run, images: Dataset, *, page: bool = True) -> Foresight:
+    """What the run that `spec` describes will cost on `images`, which are prepared; with its `page` or without.
+
+    Raises UsageError as a run does.
+    """
+    return foresee_shape(spec, Shape.of(images), page=page)
 
 
-def foresee_shape(spec: Run, shape: Shape) -> Foresight:
+def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
     """The same for images that need not be there."""
     machine = this_machine().profile
     if not rung(spec.model.name).is_network:
-        return _classical(spec, machine, shape)
+        return _classical(spec, machine, shape, page=page)
     assert spec.recipe is not None
     network, channels, size = _shapes_only(spec, shape), shape.channels, shape.size
     precision = choose_precision(spec.precision, choose_device()).name
     batch = batch_size(spec.recipe, shape.train)
     wide = _BORROWED_FACTOR if machine.borrowed else _TIME_FACTOR
+    rate = data_rate(spec.recipe.augment, shape, batch)
     step = Amount.within(train_step_seconds(network, channels, size, batch, precision), wide)
+    step += Amount.within(batch / rate, _DATA_FACTOR)  # on the same cores
     passes = 2 if spec.model.mirror else 1
     judge = passes * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
     exact = passes * predict_seconds(network, channels, size, "float32") / PREDICT_BATCH
-    fixed = _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (shape.val + shape.test) + REPORT_SECONDS
+    fixed = (
+        _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (shape.val + shape.test) + _writing(page=page)
+    )
     per_image = image_bytes(network, channels=channels, size=size, dtype=_DTYPES[precision])
     return Foresight(
         model=spec.model.name,
@@ -124,6 +142,7 @@ def foresee_shape(spec: Run, shape: Shape) -> Foresight:
         fixed_seconds=Amount.within(fixed, _FIXED_FACTOR),
         peak_memory_bytes=Amount.within(state_bytes(network) + batch * per_image, _MEMORY_FACTOR),
         image_bytes=per_image,
+        data_images_per_second=rate,
     )
 
 
@@ -158,6 +177,26 @@ def predict_seconds(
     )
 
 
+def data_rate(augment: Augment, shape: Shape, batch: int) -> float:
+    """Images per second that are read and augmented for training, on all cores, where nobody else works.
+
+    Tried in a moment, as it depends on the files as much as on the machine; once.
+    """
+    return _data_rate(augment, shape.lazy, shape.channels, shape.size, batch)
+
+
+@functools.lru_cache(maxsize=64)
+def _data_rate(augment: Augment, lazy: LazyImages | None, channels: int, size: int, batch: int) -> float:
+    images = random_images(channels, size, classes=2, n=batch)
+    if lazy is not None:
+        n = min(len(lazy), _READ)
+        some = cast("Pixels", lazy.of(range(n)))  # which is read as an array is
+        images = Subset(some, np.zeros(n, np.int64), [""] * n, [""] * n)
+    fill = np.full(channels, 128, np.uint8)
+    loader = Loader(images, augment, batch_size=min(batch, len(images)), seed=0, fill=fill, ahead=2 if lazy else 0)
+    return loader_rate(loader, _READING_SECONDS if lazy else _AUGMENTING_SECONDS)
+
+
 def state_bytes(network: nn.Module) -> float:
     """Bytes of a network in training: weights, gradients, momentum, moving average, and the best ones so far."""
     return 5 * sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
@@ -183,7 +222,11 @@ def _normalising(channels: int, size: int) -> Operation:
     return Operation("silu", 3 * numbers, 3 * numbers)
 
 
-def _classical(spec: Run, machine: Profile, shape: Shape) -> Foresight:
+def _writing(*, page: bool) -> float:
+    return _RECORD_SECONDS + (_PAGE_SECONDS if page else 0.0)
+
+
+def _classical(spec: Run, machine: Profile, shape: Shape, *, page: bool) -> Foresight:
     first, *middle, last = classical.steps(spec, classes=shape.classes, channels=shape.channels, size=shape.size)
     speed = machine.peaks["float32"] / _OF_PEAK
     kind = spec.descriptors.kind if spec.descriptors else ""
@@ -200,7 +243,7 @@ def _classical(spec: Run, machine: Profile, shape: Shape) -> Foresight:
         step_seconds=None,
         epoch_seconds=None,
         fit_seconds=Amount.within(fit / speed, _FIT_FACTOR),
-        fixed_seconds=Amount.within(_START_SECONDS + judging / speed + REPORT_SECONDS, _FIXED_FACTOR),
+        fixed_seconds=Amount.within(_START_SECONDS + judging / speed + _writing(page=page), _FIXED_FACTOR),
         peak_memory_bytes=Amount.within(4.0 * (shape.train * numbers + 2 * last.params) + 3e8, 2.0),
     )
 
@@ -218,6 +261,7 @@ class Plan:
     epoch_seconds: Amount | None
     seconds: Amount
     peak_memory_bytes: Amount | None
+    data_images_per_second: float | None  # that are read and augmented where nobody else works
     largest_batch: int | None  # that fits into the memory that is free now, or into the accelerator's
     epochs_in_budget: float | None
     money: Amount | None
@@ -262,6 +306,7 @@ def plan(
         epoch_seconds=foreseen.epoch_seconds,
         seconds=seconds,
         peak_memory_bytes=foreseen.peak_memory_bytes,
+        data_images_per_second=foreseen.data_images_per_second,
         largest_batch=_largest_batch(foreseen, on),
         epochs_in_budget=None if budget is None else foreseen.epochs_in(budget),
         money=None if price is None else seconds * (price / 3600),
@@ -271,7 +316,7 @@ def plan(
 
 
 def _foresee_on(on: str, spec: Run, shape: Shape) -> Foresight:
-    """On an accelerator: the network alone, without reading images or judging."""
+    """On an accelerator, to which this machine's processor gives the images; the slower of the two sets the pace."""
     assert spec.recipe is not None
     device = accelerator(on)
     network = _shapes_only(spec, shape)
@@ -283,15 +328,18 @@ def _foresee_on(on: str, spec: Run, shape: Shape) -> Foresight:
     step = accelerator_seconds(found, batch, device, precision=precision, training=True)
     judge = accelerator_seconds(judged, PREDICT_BATCH, device, precision=precision, training=False) / PREDICT_BATCH
     per_image = image_bytes(network, channels=shape.channels, size=shape.size, dtype=_DTYPES[precision])
+    rate = data_rate(spec.recipe.augment, shape, batch)
+    step = max(step, batch / rate)
     return Foresight(
         model=spec.model.name,
         batch_size=batch,
         step_seconds=Amount.within(step, _ACCELERATOR_FACTOR),
         epoch_seconds=Amount.within(step * _steps(shape, batch) + judge * shape.val, _ACCELERATOR_FACTOR),
         fit_seconds=None,
-        fixed_seconds=Amount.within(_START_SECONDS + REPORT_SECONDS, _FIXED_FACTOR),
+        fixed_seconds=Amount.within(_START_SECONDS + _writing(page=True), _FIXED_FACTOR),
         peak_memory_bytes=Amount.within(state_bytes(network) + batch * per_image, _MEMORY_FACTOR),
         image_bytes=per_image,
+        data_images_per_second=rate,
     )
 
 
@@ -315,6 +363,9 @@ def _probed(spec: Run, shape: Shape, foreseen: Foresight) -> Foresight:
         seconds=_PROBE_SECONDS,
     )
     step = Amount.within(batch / measured.images_per_second, _PROBED_FACTOR)
+    assert foreseen.data_images_per_second is not None
+    if shape.lazy is not None:  # the probe's are in memory
+        step += Amount.within(batch / foreseen.data_images_per_second, _DATA_FACTOR)
     steps = _steps(shape, batch)
     rest = foreseen.epoch_seconds.value - foreseen.step_seconds.value * steps
     epoch = step * steps + Amount.within(max(0.0, rest), _TIME_FACTOR)

@@ -28,7 +28,7 @@ from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
 from lenext.training.allocator import keep_memory
-from lenext.training.budget import Clock, training_deadline
+from lenext.training.budget import RECORD_SECONDS, REPORT_SECONDS, Clock, training_deadline
 from lenext.training.distributed import World, joined
 from lenext.training.memory import resident_peak
 from lenext.training.precision import choose_device
@@ -249,7 +249,7 @@ def _execute(
         spec, data=dataclasses.replace(spec.data, size=data.preprocess.size, channels=data.preprocess.channels)
     )
     _record_question(spec, record, data)
-    foreseen = foresee(spec, data) if world.leads else None
+    foreseen = foresee(spec, data, page=False) if world.leads else None
 
     began, memory = clock.seconds(), None if keep_memory.cache_info().currsize else resident_peak()
     row = rung(spec.model.name)
@@ -296,7 +296,9 @@ def _execute(
         }
         record.write_json("summary.json", summary)
         if foreseen is not None:
-            record.write_json("estimate.json", _compared(spec, foreseen, record, fitted, clock.seconds(), memory))
+            seconds = clock.seconds()
+            estimate = _compared(spec, foreseen, record, fitted, seconds, memory, page=page)
+            record.write_json("estimate.json", estimate)
         if page:
             observer.stage("writing the report")
             report(record.root)
@@ -310,12 +312,12 @@ def _execute(
 
 
 def _compared(
-    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, memory: int | None
+    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, memory: int | None, *, page: bool
 ) -> dict[str, Any]:
     """What was foretold, and what came: `seconds` of the whole run but for its report, bytes beyond `memory`."""
     epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs if spec.recipe else None
     if spec.budget is not None and spec.epochs is None:
-        epochs = foreseen.epochs_in(spec.budget)
+        epochs = foreseen.epochs_in(spec.budget - (REPORT_SECONDS - RECORD_SECONDS if page else 0.0))
     rates = [row["images_per_second"] for row in record.history() if row.get("images_per_second")]
     step = foreseen.batch_size / statistics.median(rates) if rates and foreseen.batch_size else None
     return {

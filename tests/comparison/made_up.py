@@ -111,7 +111,7 @@ class MadeUp:
     def resume(self, root: Path, *, data: Dataset, observer: Observer, page: bool) -> None:
         self.run(from_dict(Run, read_yaml(root / "args.yaml")), out=root, data=data, observer=observer, page=page)
 
-    def foresee(self, spec: Run, _images: Dataset) -> Foresight:
+    def foresee(self, spec: Run, _images: Dataset, *, page: bool) -> Foresight:
         name, none = spec.model.name, Amount(0.0, 0.0, 0.0)
         fixed = Amount(self.fixed_seconds, 0.8 * self.fixed_seconds, 1.2 * self.fixed_seconds)
         if spec.recipe is None:

@@ -137,7 +137,8 @@ def _shape(model: str | None, given: dict[str, int | None], training: Training) 
         return replace(found, classes=given["classes"] or found.classes)
     below = published_shape(model) if model else {"classes": 10, "channels": 3, "size": 32}
     shape = below | {key: value for key, value in given.items() if value is not None}
-    return Shape(**shape, train=IMAGES if training.images is None else training.images)
+    train = IMAGES if training.images is None else training.images
+    return Shape(shape["classes"], shape["channels"], shape["size"], train)
 
 
 def _plan(model: str, settings: dict[str, Any], images: "Shape", training: Training) -> "Plan":
@@ -241,6 +242,8 @@ def _print_plan(plan: "Plan", document: dict[str, Any], training: Training) -> N
     row("memory it takes", plan.peak_memory_bytes, size)
     row("money", plan.money, lambda amount: f"{amount:,.2f}")
     row("energy", plan.kilowatt_hours, lambda amount: f"{amount:.3g} kWh")
+    if plan.data_images_per_second is not None:
+        rows.add_row("images read and augmented", f"{plan.data_images_per_second:,.0f}/s", "")
     if plan.largest_batch is not None:
         rows.add_row("most images at a time that fit", count(plan.largest_batch), "")
     if plan.epochs_in_budget is not None:

@@ -225,21 +225,18 @@ class _Course:
             measured_machine(self.observer.stage)  # else, where it is not known yet, a rough one does
         for name, spec in self.specs.items():
             try:
-                foreseen = foresee(spec, self.images)
+                foreseen = foresee(spec, self.images, page=self._pages)
             except LenextError as error:  # which the run itself would end with
                 self.errors[name] = str(error)
                 continue
             self.needs[name] = self._need(name, spec, foreseen)
 
     def _need(self, name: str, spec: Run, foreseen: Foresight) -> Need:
-        without_epochs = foreseen.fixed_seconds
-        if not self._pages:
-            without_epochs *= max(0.1, 1 - PAGE_SECONDS / without_epochs.value)
         if foreseen.fit_seconds is not None:
-            return Need(name, foreseen.fit_seconds + without_epochs)
+            return Need(name, foreseen.fit_seconds + foreseen.fixed_seconds)
         assert spec.recipe is not None
         optional = self.asked.models is None and name in OPTIONAL
-        return Need(name, without_epochs, foreseen.epoch_seconds, spec.recipe.epochs, optional)
+        return Need(name, foreseen.fixed_seconds, foreseen.epoch_seconds, spec.recipe.epochs, optional)
 
     @property
     def _pages(self) -> bool:
