@@ -101,6 +101,14 @@ def test_an_accelerator_waits_for_the_images_and_a_processor_makes_them_too(tmp_
     assert here - images == pytest.approx(in_memory - little)
 
 
+def test_images_beyond_memory_have_to_be_decoded():
+    spec = resolve("x", "lenet_relu")
+    few, many = (plan(spec, replace(SHAPE, size=224, train=n)) for n in (2_000, 10_000_000_000))
+    decoding = this_machine().profile.decoding / (469 * 387)
+    rate, in_memory = many.data_images_per_second, few.data_images_per_second
+    assert 1 / rate == pytest.approx(1 / in_memory + 1 / decoding)
+
+
 def test_a_probe_narrows_the_interval():
     spec = resolve("x", "lenet_relu")
     rough, tried = (plan(spec, SHAPE, probe=probe).step_seconds for probe in (False, True))
@@ -123,6 +131,7 @@ def test_what_is_measured_is_a_profile():
     found = measure(every=24)
     assert found.threads == torch.get_num_threads()
     assert found.bandwidth > 1e8
+    assert found.decoding > 1e6
     assert all(sample.seconds > 0 for sample in found.samples)
     assert {sample.training for sample in found.samples} == {False, True}
     assert {sample.precision for sample in found.samples} <= set(found.peaks)

@@ -1,6 +1,7 @@
 """What a run will cost, before it begins: seconds and memory, from what the network does and what the machine can."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -15,7 +16,7 @@ from lenext.classical.machines import WITH_GAMMA
 from lenext.classifier import PREDICT_BATCH
 from lenext.costing import Amount, Operation, fused, operations, without_memory
 from lenext.costing.accelerators import accelerator, accelerator_seconds
-from lenext.costing.profiling import Profile, known_profile, profile
+from lenext.costing.profiling import PICTURE, Profile, known_profile, profile
 from lenext.costing.timing import Timing
 from lenext.data import Dataset, LazyImages, Loader, Subset
 from lenext.data.loader import loader_rate
@@ -180,9 +181,13 @@ def predict_seconds(
 def data_rate(augment: Augment, shape: Shape, batch: int) -> float:
     """Images per second that are read and augmented for training, on all cores, where nobody else works.
 
-    Tried in a moment, as it depends on the files as much as on the machine; once.
+    Tried in a moment, as it depends on the files as much as on the machine; once. Images that are not there and would
+    not fit into memory are taken to be JPEGs of ImageNet's size.
     """
-    return _data_rate(augment, shape.lazy, shape.channels, shape.size, batch)
+    rate = _data_rate(augment, shape.lazy, shape.channels, shape.size, batch)
+    if shape.lazy is None and shape.train * shape.size**2 * shape.channels > free_bytes(torch.device("cpu")):
+        rate = 1 / (1 / rate + math.prod(PICTURE) / this_machine().profile.decoding)
+    return rate
 
 
 @functools.lru_cache(maxsize=64)

@@ -39,8 +39,8 @@ def made_up() -> Profile:
             for training in (False, True):
                 seconds = law(one, images, threads, training=training) * math.exp(0.05 * noise.standard_normal())
                 samples.append(Sample(one, images, "bf16", threads, training, seconds))
-    return Profile(VERSION, "made up", 2, "bf16", 1.0, {"bf16": PEAK, "float32": PEAK / 2}, BANDWIDTH, (1e-6, 1e-10),
-                   tuple(samples))  # fmt: skip
+    peaks = {"bf16": PEAK, "float32": PEAK / 2}
+    return Profile(VERSION, "made up", 2, "bf16", 1.0, peaks, BANDWIDTH, 1e8, (1e-6, 1e-10), tuple(samples))
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121"])

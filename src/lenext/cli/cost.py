@@ -278,6 +278,7 @@ def _print_device(output: Output, *, anew: bool) -> None:
     for name, rate in document["macs_per_second"].items():
         shown.add_row(name, f"{compact(rate)} MAC/s")
     shown.add_row("memory, copying", f"{size(document['bytes_per_second'])}/s")
+    shown.add_row("JPEGs, decoding", f"{compact(document['decoded_pixels_per_second'])} pixels/s")
     shown.add_row("an operation on next to nothing", seconds(document["overhead_seconds"]))
     out = console()
     out.print(f"{measured.device}, {measured.threads} threads, measured in {measured.seconds:.0f} s")
@@ -292,6 +293,7 @@ def _device(measured: "Profile") -> dict[str, Any]:
         "threads": measured.threads,
         "macs_per_second": rates,
         "bytes_per_second": measured.bandwidth,
+        "decoded_pixels_per_second": measured.decoding,
         "overhead_seconds": measured.overhead(),
         "measured_seconds": measured.seconds,
     }

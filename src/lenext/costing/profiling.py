@@ -13,12 +13,14 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,8 +29,10 @@ from lenext.costing.device import multiplies_bf16, peak_macs
 from lenext.costing.operations import Operation
 from lenext.nn import Units, on_threads
 
-VERSION = 10
+VERSION = 11
 REFERENCE = Path(__file__).with_name("reference.json")  # of a machine of ours, see its `device`
+PICTURE = (387, 469)  # pixels high and wide: the mean of ImageNet's (Russakovsky et al. 2015)
+_PICTURES = 200
 _LONGEST = 0.006  # seconds for one measurement, of two
 _LARGEST_MACS = 6e8  # of a sampled operation
 _LARGEST_NUMBERS = 1 << 23  # of its activations
@@ -57,6 +61,7 @@ class Profile:
     seconds: float
     peaks: dict[str, float]  # multiply-adds of a matrix product, by precision
     bandwidth: float  # bytes of a copy, read and written, larger than any cache
+    decoding: float  # pixels of photographs, from JPEG to colours, on all threads
     update: tuple[float, float]  # seconds of the optimizer per parameter tensor, and per parameter
     samples: tuple[Sample, ...]
     borrowed: bool = False  # of another machine
@@ -126,6 +131,7 @@ def known_profile() -> Profile:
         precision=_precisions()[0],
         peaks=peaks,
         bandwidth=reference.bandwidth / slower,
+        decoding=reference.decoding / slower,
         samples=tuple(
             replace(
                 sample,
@@ -180,6 +186,7 @@ def measure(every: int = 1) -> Profile:
         seconds=round(time.perf_counter() - start, 2),
         peaks=peaks,
         bandwidth=_bandwidth(),
+        decoding=_decoding(threads),
         update=_update(),
         samples=tuple(found.values()),
     )
@@ -386,6 +393,26 @@ def _bandwidth() -> float:
         target.copy_(source)
         seconds.append(time.perf_counter() - start)
     return 2 * source.nbytes / min(seconds)
+
+
+def _decoding(threads: int) -> float:
+    """Of a picture as large as ImageNet's are on average and, with noise of all octaves, as hard to encode."""
+    height, width = PICTURE
+    draw, layers = np.random.default_rng(0), np.zeros((height, width, 3))
+    for octave in range(8):
+        side = 2 ** (octave + 1)
+        coarse = torch.from_numpy(draw.normal(size=(1, 3, side, side)))
+        layers += F.interpolate(coarse, (height, width), mode="bilinear")[0].permute(1, 2, 0).numpy() * 40 / side**0.3
+    file_bytes = simplejpeg.encode_jpeg((128 + layers).clip(0, 255).astype(np.uint8), quality=90)
+
+    def decode(_: int) -> None:
+        simplejpeg.decode_jpeg(file_bytes)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(decode, range(threads)))
+        start = time.perf_counter()
+        list(pool.map(decode, range(_PICTURES)))
+        return _PICTURES * height * width / (time.perf_counter() - start)
 
 
 def _update() -> tuple[float, float]:
