@@ -24,7 +24,7 @@ from lenext.classifier import ConvNet
 from lenext.costing import count
 from lenext.costing.profiling import profile
 from lenext.data import Batch, Preprocess, Subset
-from lenext.foresight import predict_seconds, train_step_seconds
+from lenext.foresight import Shape, data_rate, predict_seconds, train_step_seconds
 from lenext.spec import Recipe
 from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
@@ -78,7 +78,8 @@ def measure(name: str, size: int, images: int, precision: str) -> Iterator[dict[
     network = build(name, size)
     macs = count(network, channels=3, size=size).macs
     foretold = (
-        train_step_seconds(network, 3, size, images, precision),
+        train_step_seconds(network, 3, size, images, precision)
+        + images / data_rate(Recipe().augment, Shape(10, 3, size, images), images),
         predict_seconds(network, 3, size, precision, images),
     )
     draw = np.random.default_rng(0)

@@ -42,6 +42,7 @@ _MEMORY_FACTOR = 1.3
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 1.6
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
+_LOOP = 200.0  # a step's loss, accuracy, random numbers: as long as so many of the shortest operations
 _START_SECONDS = 1.5  # building, trying out, the time of one prediction
 _RECORD_SECONDS = 0.5  # writing the bundle and all that came out
 _PAGE_SECONDS = 4.0  # drawing a run's page
@@ -159,7 +160,7 @@ def train_step_seconds(network: nn.Module, channels: int, size: int, batch: int,
     step = timing.step_seconds(
         [_normalising(channels, size), *found], batch, precision=precision, training=True, parts=parts, threads=threads
     )
-    return step + timing.update_seconds(network)
+    return step + timing.update_seconds(network) + _LOOP * timing.profile.overhead()
 
 
 def predict_seconds(

@@ -29,7 +29,7 @@ from lenext.costing.device import multiplies_bf16, peak_macs
 from lenext.costing.operations import Operation
 from lenext.nn import Units, on_threads
 
-VERSION = 11
+VERSION = 12
 REFERENCE = Path(__file__).with_name("reference.json")  # of a machine of ours, see its `device`
 PICTURE = (387, 469)  # pixels high and wide: the mean of ImageNet's (Russakovsky et al. 2015)
 _PICTURES = 200
@@ -335,7 +335,9 @@ def _time(work: Work, shape: tuple[int, ...], precision: str, threads: int, one:
         work.train(training)
     x = _numbers(shape, precision)
     forward = _IN_PLACE.get(one.kind, work)
-    with on_threads(threads), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+    # Weights are made bf16 anew for every batch of a network, so here for every call
+    bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    with on_threads(threads), bf16:
         if not training:
             with torch.no_grad():
                 return _fastest(lambda: forward(x))
