@@ -42,7 +42,9 @@ _MEMORY_FACTOR = 1.3
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 1.6
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
-_LOOP = 200.0  # a step's loss, accuracy, random numbers: as long as so many of the shortest operations
+# What a step's loss, accuracy and random numbers take, and a prediction's beginning and end: as long as so many of the
+# shortest operations
+_LOOP, _CALL = 140, 70
 _START_SECONDS = 1.5  # building, trying out, the time of one prediction
 _RECORD_SECONDS = 0.5  # writing the bundle and all that came out
 _PAGE_SECONDS = 4.0  # drawing a run's page
@@ -174,7 +176,8 @@ def predict_seconds(
     found = operations(network, channels=channels, size=size, training=False)
     macs = sum(one.macs for one in found)
     threads = 1 if macs * batch < SMALL_MACS else None
-    return this_machine().step_seconds(
+    timing = this_machine()
+    return _CALL * timing.profile.overhead() + timing.step_seconds(
         [_normalising(channels, size), *found], batch, precision=precision, training=False, threads=threads
     )
 

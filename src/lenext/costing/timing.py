@@ -34,9 +34,9 @@ _BENT = 0.3  # variance of what is not a product of powers of these
 # In a whole network operations find less in the caches than one by one, and more between them. Times so much: what they
 # take beyond their least, if there is much to multiply, in depthwise convolutions, and else; and the least itself.
 # Fitted to benchmarks/step_time.py
-_PREDICTED = (1.05, 2.2, 1.8, 1.7)
-_TRAINED = (0.9, 2.0, 1.9, 0.95)
-_IN_PARTS = (1.0, 2.0, 2.0, 2.4)
+_PREDICTED = (1.2, 1.6, 1.55, 1.8)
+_TRAINED = (1.0, 1.95, 1.4, 3.75)
+_IN_PARTS = (1.65, 2.0, 1.0, 0.3)
 _NOISE = 0.01  # variance of what is measured, in the logarithm
 
 
