@@ -11,6 +11,7 @@ from lenext.data.pack import pack
 from lenext.errors import UsageError
 from lenext.foresight import Shape, foresee, foresee_shape, plan, this_machine
 from lenext.ladder import resolve
+from lenext.nn import on_threads
 from lenext.spec import Data
 
 
@@ -48,6 +49,22 @@ def test_larger_networks_take_longer_and_more_memory():
     assert memory == sorted(memory)
     # By count 56 and 110 layers are 3.1 and 6.2 times 20, and nothing is gained by depth
     assert times[3] / times[1] == pytest.approx(253 / 41, rel=0.25)
+
+
+def test_with_some_of_the_cores_a_run_takes_longer_the_fewer_they_are(digits, monkeypatch):
+    whole = Profile.load(REFERENCE)
+    monkeypatch.setattr("lenext.foresight.known_profile", lambda: replace(whole, threads=4, samples=tuple(
+        replace(sample, threads=4 if sample.threads > 1 else 1) for sample in whole.samples)))  # fmt: skip
+    for name in ("resnet20", "svm_linear"):
+        spec = resolve("digits", name)
+        with on_threads(4):
+            four, two, one = (foresee(spec, digits, cores=cores).seconds(20).value for cores in (4, 2, 1))
+            assert foresee(spec, digits) == foresee(spec, digits, cores=64)
+        # Amdahl: what one and four cores take fixes the part that cores share; two leave a third of what four save
+        assert two - four == pytest.approx((one - four) / 3)
+        assert four < one <= 4 * four
+    small = resolve("digits", "softmax")  # too little to be shared by cores
+    assert foresee(small, digits, cores=1).epoch_seconds == foresee(small, digits).epoch_seconds
 
 
 def test_a_classical_rung_has_no_epochs():

@@ -24,7 +24,7 @@ from lenext.data.preprocess import Pixels
 from lenext.errors import UsageError
 from lenext.ladder import rung
 from lenext.models import build_model, without_weights
-from lenext.nn import SMALL_MACS, missing_kernels
+from lenext.nn import SMALL_MACS, missing_kernels, on_threads
 from lenext.spec import Augment, Run, to_dict
 from lenext.training.allocator import keep_memory
 from lenext.training.fit import batch_size
@@ -109,12 +109,31 @@ class Shape:
         return cls(len(images.classes), settings.channels, settings.size, train, val, test, lazy)
 
 
-def foresee(spec: Run, images: Dataset, *, page: bool = True) -> Foresight:
+def foresee(spec: Run, images: Dataset, *, cores: int | None = None, page: bool = True) -> Foresight:
     """What the run that `spec` describes will cost on `images`, which are prepared; with its `page` or without.
 
-    Raises UsageError as a run does.
+    `cores`: how many of the machine it has to itself, if not all. As machines are measured on one core and on all of
+    them, what lies between is reckoned by Amdahl's law (Validity of the single processor approach, 1967). Raises
+    UsageError as a run does.
     """
-    return foresee_shape(spec, Shape.of(images), page=page)
+    shape, all_cores = Shape.of(images), torch.get_num_threads()
+    whole = foresee_shape(spec, shape, page=page)
+    if cores is None or cores >= all_cores:
+        return whole
+    with on_threads(1):
+        single = foresee_shape(spec, shape, page=page)
+    share = (1 / cores - 1 / all_cores) / (1 - 1 / all_cores)
+
+    def between(of_all: Amount | None, of_one: Amount | None) -> Amount | None:
+        return None if of_all is None or of_one is None else of_one * share + of_all * (1 - share)
+
+    return replace(
+        whole,
+        step_seconds=between(whole.step_seconds, single.step_seconds),
+        epoch_seconds=between(whole.epoch_seconds, single.epoch_seconds),
+        fit_seconds=between(whole.fit_seconds, single.fit_seconds),
+        fixed_seconds=single.fixed_seconds * share + whole.fixed_seconds * (1 - share),
+    )
 
 
 def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
@@ -158,7 +177,7 @@ def train_step_seconds(network: nn.Module, channels: int, size: int, batch: int,
         found = fused(network, found)
     macs = int(sum(one.macs for one in found))
     parts = number_of_parts(network, macs, batch)
-    threads = 1 if macs * batch < SMALL_MACS else None
+    threads = 1 if macs * batch < SMALL_MACS else torch.get_num_threads()
     step = timing.step_seconds(
         [_normalising(channels, size), *found], batch, precision=precision, training=True, parts=parts, threads=threads
     )
@@ -175,7 +194,7 @@ def predict_seconds(
     """Seconds in which a classifier of `network` scores a batch."""
     found = operations(network, channels=channels, size=size, training=False)
     macs = sum(one.macs for one in found)
-    threads = 1 if macs * batch < SMALL_MACS else None
+    threads = 1 if macs * batch < SMALL_MACS else torch.get_num_threads()
     timing = this_machine()
     return _CALL * timing.profile.overhead() + timing.step_seconds(
         [_normalising(channels, size), *found], batch, precision=precision, training=False, threads=threads
@@ -237,7 +256,7 @@ def _writing(*, page: bool) -> float:
 
 def _classical(spec: Run, machine: Profile, shape: Shape, *, page: bool) -> Foresight:
     first, *middle, last = classical.steps(spec, classes=shape.classes, channels=shape.channels, size=shape.size)
-    speed = machine.peaks["float32"] / _OF_PEAK
+    speed = machine.peaks["float32"] / _OF_PEAK * torch.get_num_threads() / machine.threads
     kind = spec.descriptors.kind if spec.descriptors else ""
     per_image = _DESCRIBING.get(kind, 0.0) * (first.macs + sum(step.macs for step in middle))
     assert spec.svm is not None
