@@ -133,3 +133,39 @@ def test_sharing_out_again_what_is_really_left() -> None:
     assert shares["a"].seconds == 20
     (late,) = share_out([(b, 1)], -3.0)
     assert not late.included
+
+
+def test_lanes_share_their_time_together_but_no_run_is_longer_than_one() -> None:
+    needs = [network("a", 1.0, 60), network("b", 1.0, 60), network("c", 1.0, 60), network("d", 1.0, 60)]
+    assert {share.seconds for share in first_plan(needs, 60, 1, 2)} == {30.0}
+    # Of three on two lanes the last begins when the first two have ended
+    assert [share.seconds for share in first_plan(needs[:3], 60, 1, 2)] == pytest.approx([30] * 3, rel=0.002)
+    # What a lane is too short for goes to the others
+    dear, *cheap = first_plan([network("dear", 6.0, 60), *needs], 60, 1, 3)
+    assert (dear.seconds, dear.epochs) == (60, 10)
+    assert [share.seconds for share in cheap] == [30] * 4
+    (left_out, a) = first_plan([network("dear", 61.0), needs[0]], 60, 1, 4)
+    assert left_out.reason == "an epoch takes 1.0 min, its share is 1.0 min"
+    assert a.seconds == 60
+
+
+def test_lanes_that_are_busy_have_less_to_share() -> None:
+    a, b = network("a", 1.0, 60), network("b", 1.0, 60)
+    assert [share.seconds for share in share_out([(a, 1), (b, 1)], 40, [0.0, 20.0])] == pytest.approx(
+        [20, 20], rel=0.002
+    )
+    (alone,) = share_out([(a, 1)], 40, [10.0, 0.0, 40.0])
+    assert alone.seconds == 40
+    (classic,) = share_out([(classical("svm", 30, high=60), 1)], 40, [0.0, 0.0])
+    assert classic.seconds == 40
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 8])
+@pytest.mark.parametrize("seconds", [3.0, 17.0, 60.0, 300.0, 5000.0])
+def test_every_lane_ends_in_time(seconds: float, lanes: int) -> None:
+    needs = [classical("svm", 2, high=4), classical("hog", 30, high=50), network("a", 0.2, 20, once=1),
+             network("b", 2, 30, once=1), network("c", 9, 20, once=3)]  # fmt: skip
+    plan, left = first_plan(needs, seconds, 3, lanes), [seconds] * lanes
+    for each in sorted((share.seconds / share.seeds for share in plan for _ in range(share.seeds)), reverse=True):
+        left[left.index(max(left))] -= each
+    assert min(left) >= -1e-6 * seconds
