@@ -60,6 +60,10 @@ class Observer:
     def planned(self, plan: Sequence[Mapping[str, Any]]) -> None:
         """A comparison has shared out its time; `plan` as in comparison.json."""
 
+    def rung(self, name: str) -> "Observer":  # noqa: ARG002
+        """Who is told of `name`, a rung of a comparison that runs several at a time. This one is told of them all."""
+        return self
+
 
 @dataclass(frozen=True)
 class Result:

@@ -1,8 +1,9 @@
 """Runs that take no time, with any outcome, on a clock of their own."""
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 
 from lenext.costing import Amount
 from lenext.data import Dataset
+from lenext.errors import Interrupted, LenextError
 from lenext.foresight import Foresight
 from lenext.record import Record
 from lenext.run import Observer
-from lenext.spec import Run, from_dict, read_yaml, to_yaml
+from lenext.spec import Data, Run, from_dict, read_yaml, to_yaml
 
 MACS = {"softmax": 7_840, "svm_linear": 7_840, "hog_svm": 850_000, "fisher_sift": 11_000_000, "lenet": 416_520,
         "lenet_relu": 416_520, "resnet9": 69_000_000, "resnet20": 31_000_000}  # fmt: skip
@@ -111,7 +113,7 @@ class MadeUp:
     def resume(self, root: Path, *, data: Dataset, observer: Observer, page: bool) -> None:
         self.run(from_dict(Run, read_yaml(root / "args.yaml")), out=root, data=data, observer=observer, page=page)
 
-    def foresee(self, spec: Run, _images: Dataset, *, page: bool) -> Foresight:
+    def foresee(self, spec: Run, _images: Dataset, *, cores: int, page: bool) -> Foresight:
         name, none = spec.model.name, Amount(0.0, 0.0, 0.0)
         fixed = Amount(self.fixed_seconds, 0.8 * self.fixed_seconds, 1.2 * self.fixed_seconds)
         if spec.recipe is None:
@@ -119,6 +121,42 @@ class MadeUp:
             return Foresight(name, None, None, None, fit, fixed, none)
         epoch = Amount.within(self.epoch_seconds.get(name, 1.0), 1.3)
         return Foresight(name, 64, epoch, epoch, None, fixed, none)
+
+
+@dataclass
+class MadeUpLanes:
+    """Lanes in which such runs take their time at the same time."""
+
+    made: MadeUp
+    number: int
+    cores: int = 1
+    begun: list[tuple[float, str]] = field(default_factory=list)  # when, and which rung
+    under_way: list[tuple[float, Path, LenextError | None]] = field(default_factory=list)  # until when
+
+    @contextlib.contextmanager
+    def opened(self, _source: Data, images: Dataset, _root: Path, observer: Observer) -> Iterator["MadeUpLanes"]:
+        self.images, self.observer = images, observer
+        self.under_way.clear()
+        yield self
+
+    def start(self, name: str, spec: Run, folder: Path, *, page: bool) -> None:
+        assert len(self.under_way) < self.number
+        now, error = self.made.now, None
+        self.begun.append((now, name))
+        try:
+            self.made.run(spec, out=folder, data=self.images, observer=self.observer, page=page)
+        except LenextError as failed:
+            error = failed
+        self.under_way.append((self.made.now, folder, error))
+        self.made.now = now
+
+    def wait(self) -> tuple[Path, LenextError | None]:
+        first = min(self.under_way, key=lambda one: one[0])
+        self.under_way.remove(first)
+        self.made.now, folder, error = first
+        if isinstance(error, Interrupted):
+            raise error
+        return folder, error
 
 
 def document(root: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import MadeUp, Told, document
+from made_up import MadeUp, MadeUpLanes, Told, document
 from safetensors.numpy import load_file
 
 from lenext.comparison import Comparison, compare, resume
@@ -432,3 +432,69 @@ def test_models_that_do_not_exist(models: list[str], message: str, tmp_path: Pat
 def test_epochs_and_a_budget_are_one_too_many(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both epochs and budget"):
         compare("digits", models=["lenet"], epochs=2, budget=60, out=tmp_path / "c")
+
+
+# ---- several at a time ----
+
+TIMES = {"softmax": 0.05, "lenet": 1.0, "lenet_relu": 1.0, "resnet9": 6.0, "resnet20": 4.0}
+
+
+def test_as_many_rungs_at_a_time_as_there_are_lanes(made_up: MadeUp, tmp_path: Path) -> None:
+    made_up.epoch_seconds = {"softmax": 4.0, "lenet": 1.0, "lenet_relu": 1.0}
+    lanes, told = MadeUpLanes(made_up, 2), Told()
+    found = compare("digits", models=["softmax", "lenet", "lenet_relu"], epochs=10, out=tmp_path / "c", lanes=lanes,
+                    observer=told)  # fmt: skip
+    # Epochs take 4, 1 and 1 s, and the rest 2: the second ends before the first, and the third takes its place
+    assert lanes.begun == [(0.0, "softmax"), (0.0, "lenet"), (12.0, "lenet_relu")]
+    assert [text for text in told.stages if text.startswith("[")] == [
+        "[1/3] softmax", "[2/3] lenet", "[3/3] lenet_relu"]  # fmt: skip
+    assert [row["model"] for row in found.rungs] == ["softmax", "lenet", "lenet_relu"]
+    assert found.seconds == 42 + 3  # the page
+    alone = compare("digits", models=["softmax", "lenet", "lenet_relu"], epochs=10, out=tmp_path / "alone")
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {path.name for path in alone.root.iterdir()}
+    assert document(tmp_path / "c").keys() == document(alone.root).keys()
+
+
+@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("slower", [0.3, 1.0, 1.5, 3.0])
+def test_all_lanes_end_with_the_budget_however_wrong_the_foretelling(
+    made_up: MadeUp, number: int, slower: float, tmp_path: Path
+) -> None:
+    made_up.epoch_seconds = TIMES
+    made_up.fit_seconds = {"svm_linear": 5.0, "hog_svm": 8.0, "fisher_sift": 30.0}
+    made_up.slower = slower
+    lanes = MadeUpLanes(made_up, number)
+    found = compare("digits", models=[*TIMES, *made_up.fit_seconds], budget="3m", out=tmp_path / "c", lanes=lanes)
+    assert len(found.rungs) == 8
+    assert found.seconds <= 1.1 * 180
+    # Two of the networks want more than there is, so that the lanes are not idle either
+    assert sum(row["seconds"] for row in found.rungs) >= 0.75 * min(number, 3) * 172
+    seconds = {row["model"]: row["seconds"] / row["seeds"] for row in found.plan}
+    first = [name for began, name in lanes.begun if began == 0]
+    assert set(first) == set(sorted(seconds, key=lambda name: -seconds[name])[:number])
+
+
+def test_in_lanes_a_rung_that_fails_or_is_stopped_is_as_in_one_process(made_up: MadeUp, tmp_path: Path) -> None:
+    made_up.outcomes = {"softmax": LenextError("the trouble")}
+    models = ["softmax", "lenet", "lenet_relu"]
+    found = compare("digits", models=models, seeds=2, out=tmp_path / "c", lanes=MadeUpLanes(made_up, 3))
+    assert [row["error"] for row in found.rungs] == ["the trouble", None, None]
+    assert found.rungs[1]["runs"] == ["lenet", "lenet-seed1"]
+    made_up.outcomes = {"lenet": Interrupted("stopped at epoch 3; `lenext resume d/lenet` continues")}
+    with pytest.raises(Interrupted, match=r"^stopped at epoch 3; `lenext resume \S+/d` continues the comparison$"):
+        compare("digits", models=models, out=tmp_path / "d", lanes=MadeUpLanes(made_up, 2))
+    made_up.outcomes = {}
+    assert [row["error"] for row in resume(tmp_path / "d").rungs] == [None] * 3
+
+
+def test_a_later_seed_that_ended_before_an_earlier_one_is_kept(made_up: MadeUp, tmp_path: Path) -> None:
+    made_up.outcomes["lenet"] = [Interrupted("stopped"), {}, {}]
+    made_up.epoch_seconds["lenet"] = 1.0
+    lanes = MadeUpLanes(made_up, 2)
+    with pytest.raises(Interrupted):
+        compare("digits", models=["lenet"], seeds=3, out=tmp_path / "c", lanes=lanes)
+    del made_up.outcomes["lenet"]
+    asked = len(made_up.asked)
+    found = compare("digits", models=["lenet"], seeds=3, out=tmp_path / "c", lanes=lanes)
+    assert found.rungs[0]["runs"] == ["lenet", "lenet-seed1", "lenet-seed2"]
+    assert [spec.seed for spec in made_up.asked[asked:]] == [0, 2]

@@ -9,6 +9,7 @@ from typing import Any
 
 from lenext.comparison import outcome
 from lenext.comparison.asked import FILE, OPTIONAL, Asked, multiply_adds
+from lenext.comparison.lanes import InTurn, Lanes, OpenLanes
 from lenext.comparison.outcome import Finished
 from lenext.comparison.plan import Need, Share, first_plan, share_out
 from lenext.comparison.verdict import decide
@@ -19,8 +20,7 @@ from lenext.foresight import Foresight, foresee, measured_machine
 from lenext.ladder import LADDER, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report, text
-from lenext.run import Observer, next_command, prepare_for, run, slug, write_array
-from lenext.run import resume as resume_run
+from lenext.run import Observer, next_command, prepare_for, slug, write_array
 from lenext.spec import Run, parse_amount, parse_seconds
 from lenext.training.budget import RECORD_SECONDS, REPORT_SECONDS, Clock
 from lenext.training.distributed import joined
@@ -65,6 +65,7 @@ def compare(
     max_macs: float | str | None = None,
     settings: Mapping[str, Any] | None = None,
     out: Path | str | None = None,
+    lanes: Lanes | None = None,
     observer: Observer | None = None,
     started: float | None = None,
 ) -> Comparison:
@@ -77,7 +78,8 @@ def compare(
     that is not significantly worse, of those that predict an image in `max_latency` milliseconds, are no larger than
     `max_size` (bytes, or as ``"5MB"``) and take no more than `max_macs` multiply-adds (or as ``"100M"``). The test
     images only judge. `settings` are nested, as in a YAML file; each rung takes those that it reads. A rung that fails
-    is reported, not fatal.
+    is reported, not fatal. Rungs run one after another in this process, or several at a time in `lanes`, such as
+    ``lenext.cluster.Lanes(2)``.
 
     Where `out` holds the same comparison already, stopped or finished, it is continued: what has finished is not run
     again. Raises the errors of `lenext.errors`; UsageError for an unknown model, or where `out` holds another
@@ -95,17 +97,17 @@ def compare(
         max_macs=parse_amount(max_macs),
         settings=settings or {},
     )
-    return _go(asked, Path(out) if out else None, Clock(started), observer or Observer())
+    return _go(asked, Path(out) if out else None, lanes, Clock(started), observer or Observer())
 
 
 def resume(root: Path, *, observer: Observer | None = None) -> Comparison:
     """Continues the comparison in `root`. Raises UsageError where `root` is none."""
     clock = Clock()
     asked = Asked.read(Record.open(root, FILE).path(FILE))
-    return _go(asked, root, clock, observer or Observer())
+    return _go(asked, root, None, clock, observer or Observer())
 
 
-def _go(asked: Asked, out: Path | None, clock: Clock, observer: Observer) -> Comparison:
+def _go(asked: Asked, out: Path | None, lanes: Lanes | None, clock: Clock, observer: Observer) -> Comparison:
     with joined() as world:
         if world.size > 1:
             raise UsageError(f"a comparison is made by one process: given {world.size} workers, accepted: 1")
@@ -124,13 +126,28 @@ def _go(asked: Asked, out: Path | None, clock: Clock, observer: Observer) -> Com
         record = Record.create(out, f"compare-{slug(source.source)}")
     try:
         images = prepare_for(record, source, observer)
-        return _Course(record, asked, specs, images, clock, observer).go()
+        alone = contextlib.nullcontext(InTurn(images, observer))
+        with lanes.opened(source, images, record.root, observer) if lanes else alone as opened:
+            return _Course(record, asked, specs, images, opened, clock, observer).go()
     except Interrupted as error:
         reason = str(error).split(";")[0]
     except KeyboardInterrupt:
         reason = "interrupted"
+    finally:
+        with contextlib.suppress(OSError):  # what has files in it stays
+            record.root.rmdir()
     begun = record.path(FILE).is_file()
     raise Interrupted(reason + (f"; `lenext resume {record.root}` continues the comparison" if begun else ""))
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A run that has begun and not ended; seconds on the comparison's clock."""
+
+    name: str
+    seed: int
+    began: float
+    until: float  # foretold, where there is a budget
 
 
 class _Course:
@@ -142,12 +159,14 @@ class _Course:
         asked: Asked,
         specs: dict[str, Run],
         images: Dataset,
+        lanes: OpenLanes,
         clock: Clock,
         observer: Observer,
     ) -> None:
         self.record, self.asked, self.specs, self.images = record, asked, specs, images
-        self.clock, self.observer = clock, observer
-        self.finished: dict[str, list[Finished]] = {name: [] for name in specs}
+        self.lanes, self.clock, self.observer = lanes, clock, observer
+        self.under_way: dict[Path, _UnderWay] = {}  # by their folders
+        self.finished: dict[str, dict[int, Finished]] = {name: {} for name in specs}  # by the number of their seed
         self.errors: dict[str, str] = {}
         self.plan: list[Share] = []
         self.needs: dict[str, Need] = {}
@@ -164,24 +183,13 @@ class _Course:
             self.plan = self._first_plan()
         self.needs = {name: replace(need, optional=False) for name, need in self.needs.items()}
         if not any(share.included for share in self.plan):
-            with contextlib.suppress(OSError):  # what has files in it stays
-                self.record.root.rmdir()
             raise UsageError(f"no rung can be compared; {self.plan[0].model}: {self.plan[0].reason}")
         self._note()
         self.record.write_text(FILE, self.asked.to_yaml())
         if self.asked.budget is not None:
             self.observer.planned([share.row() for share in self.plan])
-        while True:
-            self._let_join()
-            if not (todo := self._todo()):
-                break
-            shares = self._share_out(todo)
-            if left_out := [share for share in shares.values() if not share.included]:
-                self._leave_out(todo, left_out[0])
-                continue
-            name, seed = todo[0]
-            self._run(name, seed, shares.get(name), position=self._done() + 1, total=self._done() + len(todo))
-            self._note()
+        while self._begin_another() or self._end_another():
+            pass
         if not any(self.finished.values()):
             first = next(iter(self.errors.values()), self.plan[0].reason)
             raise LenextError(f"no model could be trained; the first said: {first}")
@@ -207,10 +215,12 @@ class _Course:
                 self.predicted[row["model"]] = row["predicted_seconds"]
         known = {folder for row in before["rungs"] for folder in row["runs"]}
         for share in self.plan:
+            if share.model in self.errors:
+                continue
             for seed in range(share.seeds):
-                if share.model in self.errors or not (left := Finished.read(self._folder(share.model, seed))):
-                    break
-                self.finished[share.model].append(left)
+                if not (left := Finished.read(self._folder(share.model, seed))):
+                    continue
+                self.finished[share.model][seed] = left
                 if left.root.name not in known:  # it ended just before the comparison did
                     seconds += left.summary["seconds"]
         self.clock.add(seconds)
@@ -225,7 +235,7 @@ class _Course:
             measured_machine(self.observer.stage)  # else, where it is not known yet, a rough one does
         for name, spec in self.specs.items():
             try:
-                foreseen = foresee(spec, self.images, page=self._pages)
+                foreseen = foresee(spec, self.images, cores=self.lanes.cores, page=self._pages)
             except LenextError as error:  # which the run itself would end with
                 self.errors[name] = str(error)
                 continue
@@ -249,6 +259,12 @@ class _Course:
         assert self.asked.budget is not None
         return self.asked.budget - self.clock.seconds() - min(CONCLUSION_SECONDS, 0.2 * self.asked.budget)
 
+    @property
+    def _busy(self) -> list[float]:
+        """The seconds after which each lane is free, as far as can be foretold."""
+        now, free = self.clock.seconds(), self.lanes.number - len(self.under_way)
+        return [max(0.0, run.until - now) for run in self.under_way.values()] + [0.0] * free
+
     def _first_plan(self) -> list[Share]:
         """Of every rung asked for; a rung that takes too many multiply-adds need not be trained."""
         reasons = {name: reason for name in self.specs if (reason := self._too_dear(name))}
@@ -257,7 +273,9 @@ class _Course:
             planned = {name: Share(name, self.asked.seeds, self._epochs(name)) for name in self.specs}
         else:
             needs = [need for name, need in self.needs.items() if name not in reasons]
-            planned = {share.model: share for share in first_plan(needs, self._left, self.asked.seeds)}
+            planned = {
+                share.model: share for share in first_plan(needs, self._left, self.asked.seeds, self.lanes.number)
+            }
             planned |= {name: Share(name, 1) for name in self.errors}
         planned |= {name: Share(name, reason=reason) for name, reason in reasons.items()}
         return [planned[name] for name in self.specs]
@@ -278,7 +296,7 @@ class _Course:
         return f"{text.compact(macs)} multiply-adds, more than {text.compact(most)}" if macs > most else None
 
     def _todo(self) -> list[tuple[str, int]]:
-        """The runs that are left, as rung and number of the seed: the first seed of every rung, then the second.
+        """The runs to begin, as rung and number of the seed: the first seed of every rung, then the second.
 
         With a budget classical rungs come first, as their time is the least certain, then networks, the dearer the
         later: what the others leave over goes to the last.
@@ -287,7 +305,8 @@ class _Course:
             (share.model, seed)
             for share in self.plan
             if share.included and share.model not in self.errors
-            for seed in range(len(self.finished[share.model]), share.seeds)
+            for seed in range(share.seeds)
+            if seed not in self.finished[share.model] and self._folder(share.model, seed) not in self.under_way
         ]
         order = list(self.specs)
         if self.asked.budget is not None:
@@ -303,7 +322,7 @@ class _Course:
         """What is really left, among the runs that are left; nothing without a budget."""
         if self.asked.budget is None:
             return {}
-        return {share.model: share for share in share_out(self._wanted(todo), self._left)}
+        return {share.model: share for share in share_out(self._wanted(todo), self._left, self._busy)}
 
     def _wanted(self, todo: Sequence[tuple[str, int]]) -> list[tuple[Need, int]]:
         counts = {name: sum(one == name for one, _ in todo) for name in self.needs}
@@ -316,7 +335,7 @@ class _Course:
             if name not in self.needs or share.included or self._too_dear(name):
                 continue
             joining = (replace(self.needs[name], optional=True), 1)
-            *others, tried = share_out([*self._wanted(self._todo()), joining], self._left)
+            *others, tried = share_out([*self._wanted(self._todo()), joining], self._left, self._busy)
             if not tried.included or not all(other.included for other in others):
                 return
             self.plan = [tried if one.model == name else one for one in self.plan]
@@ -337,9 +356,28 @@ class _Course:
 
     # ---- one run ----
 
-    def _run(self, name: str, seed: int, share: Share | None, *, position: int, total: int) -> None:
-        spec = replace(self.specs[name], seed=self.asked.seed + seed)
-        title = f"[{position}/{total}] {name}" + (f", seed {spec.seed}" if self.asked.seeds > 1 else "")
+    def _begin_another(self) -> bool:
+        """Begins a run where a lane is free, or where the time for it is gone leaves it out; whether there was one."""
+        if len(self.under_way) == self.lanes.number:
+            return False
+        self._let_join()
+        if not (todo := self._todo()):
+            return False
+        shares = self._share_out(todo)
+        if left_out := [share for share in shares.values() if not share.included]:
+            self._leave_out(todo, left_out[0])
+            return True
+        if shares and self.lanes.number > 1:  # the longest first, so that all lanes end at about the same time
+            todo.sort(key=lambda one: (one[1], -shares[one[0]].seconds / shares[one[0]].seeds))
+        name, seed = todo[0]
+        begun = self._done() + len(self.under_way)
+        self._begin(name, seed, shares.get(name), position=begun + 1, total=begun + len(todo))
+        return True
+
+    def _begin(self, name: str, seed: int, share: Share | None, *, position: int, total: int) -> None:
+        spec, seconds = replace(self.specs[name], seed=self.asked.seed + seed), 0.0
+        label = name + (f", seed {spec.seed}" if self.asked.seeds > 1 else "")
+        title = f"[{position}/{total}] {label}"
         if share is not None:
             need, seconds = self.needs[name], share.seconds / share.seeds
             predicted = need.seconds(share.epochs)
@@ -350,23 +388,31 @@ class _Course:
             else:
                 spec = replace(spec, budget=max(seconds, 1.0))
         self.observer.stage(title)
-        folder, began = self._folder(name, seed), self.clock.seconds()
-        try:
-            if (folder / "args.yaml").is_file():
-                resume_run(folder, data=self.images, observer=self.observer, page=self._pages)
-            else:
-                run(spec, out=folder, data=self.images, observer=self.observer, page=self._pages)
-        except Interrupted:
-            raise
-        except LenextError as error:
-            self.observer.stage(f"{name} failed: {error}")
-            self.errors[name] = str(error)
+        folder, now = self._folder(name, seed), self.clock.seconds()
+        self.under_way[folder] = _UnderWay(name, seed, now, now + seconds)
+        self.lanes.start(label, spec, folder, page=self._pages)
+
+    def _end_another(self) -> bool:
+        """Waits until a run has ended; whether there was one to wait for."""
+        if not self.under_way:
+            return False
+        self._take(*self.lanes.wait())
+        self._note()
+        return True
+
+    def _take(self, folder: Path, error: LenextError | None) -> None:
+        run = self.under_way.pop(folder)
+        if error is not None:
+            self.observer.stage(f"{run.name} failed: {error}")
+            self.errors[run.name] = str(error)
             return
         left = Finished.read(folder)
-        assert left is not None
-        self.finished[name].append(left)
-        # Of a run that was stopped, what it took before counts, too
-        self.clock.add(max(0.0, left.summary["seconds"] - (self.clock.seconds() - began)))
+        if left is None:
+            raise DataError(f"{folder}: its run has finished elsewhere; accepted: an --out that all machines reach")
+        self.finished[run.name][run.seed] = left
+        # Of a run that was stopped, what it took before counts, too; then as many ran at a time
+        before = left.summary["seconds"] - (self.clock.seconds() - run.began)
+        self.clock.add(max(0.0, before) / self.lanes.number)
 
     def _folder(self, name: str, seed: int) -> Path:
         return self.record.path(name if seed == 0 else f"{name}-seed{self.asked.seed + seed}")
@@ -396,7 +442,7 @@ class _Course:
         """A row per rung that has run."""
         rows = []
         for name, spec in self.specs.items():
-            runs = self.finished[name]
+            runs = self._runs(name)
             if not runs and name not in self.errors:
                 continue
             row = rung(spec.model.name)
@@ -409,13 +455,17 @@ class _Course:
             )
         return rows
 
+    def _runs(self, name: str) -> list[Finished]:
+        """Those of a rung that have finished, by their seeds."""
+        return [run for _, run in sorted(self.finished[name].items())]
+
     def _note(self) -> None:
         """So that another call can continue from here."""
         self.record.write_json("comparison.json", self._document())
 
     def _conclude(self) -> Comparison:
         document, record = self._document(), self.record
-        runs = {name: runs for name, runs in self.finished.items() if runs}
+        runs = {name: self._runs(name) for name, finished in self.finished.items() if finished}
         rows, judged = document["rungs"], self.images.test if len(self.images.test) else self.images.val
         verdict = decide(rows, runs, self.asked.constraints, document["test"])
         bundle = None
