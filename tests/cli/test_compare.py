@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lenext.cli import progress
+from lenext.training import Progress
+
 COMMAND = Path(sys.executable).with_name("lenext")
 
 
@@ -55,6 +58,20 @@ def test_a_table_and_a_verdict(compared: tuple[Path, subprocess.CompletedProcess
     assert " ".join(document["verdict"].split()) in text
     assert "resnet152 left out: an epoch takes " in text
     assert f"bundle {out / 'best.lenext'}" in text
+
+
+def test_of_several_rungs_at_a_time_each_has_its_line(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", -1.0)
+    long = Progress(128.4, 200.0, 0.00042, 0.994, 11_789.0, 0.22, 77.0)
+    with progress.Shown() as shown:
+        shown.stage("[1/2] resnext29_2x32d@0.25+flip")
+        shown.rung("resnext29_2x32d@0.25+flip").training(long)
+        shown.rung("bow_sift").fitting("describing images", 128, 1_259)
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/2] resnext29_2x32d@0.25+flip",
+        "resnext29_2x32d@0.25+flip  epoch 128.4/200  loss 0.000  val 99.4 %  1.3 min left",
+        "bow_sift  describing images: 128 of 1,259",
+    ]
 
 
 def test_continued_with_json_it_is_one_document(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
