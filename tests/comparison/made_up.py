@@ -108,6 +108,8 @@ class MadeUp:
             "predict_ms_per_image": 1.0,
             "bundle_bytes": 10_000,
         }
+        if page:
+            record.write_text("report.html", "")
         record.write_json("summary.json", summary | {key: value for key, value in outcome.items() if key in summary})
 
     def resume(self, root: Path, *, data: Dataset, observer: Observer, page: bool) -> None:

@@ -378,6 +378,13 @@ def test_an_interrupt_ends_the_comparison_and_a_second_call_continues(made_up: M
     assert len(made_up.asked) == 4
 
 
+def test_the_page_of_a_run_that_was_stopped_before_it_was_written_is_written(compared: Comparison) -> None:
+    page = compared.root / "softmax" / "report.html"
+    page.unlink()
+    resume(compared.root)
+    assert page.is_file()
+
+
 def test_a_budget_counts_what_was_used_before_the_stop(made_up: MadeUp, tmp_path: Path) -> None:
     made_up.epoch_seconds = {"softmax": 1.0, "lenet": 1.0, "resnet20": 2.0}
     made_up.outcomes["lenet"] = Interrupted("stopped")

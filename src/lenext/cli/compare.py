@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lenext.cli.console import STARTED, Output, Settings, console, left_out, print_json, print_paths, table
+from lenext.errors import UsageError
 
 if TYPE_CHECKING:
     from lenext.comparison import Comparison
@@ -22,6 +23,8 @@ def compare(
     max_size: str | None = None,
     max_macs: str | None = None,
     out: Path | None = None,
+    ray: bool = False,
+    workers: int | None = None,
     settings: Settings = Settings(),
     output: Output = Output(),
 ) -> None:
@@ -52,10 +55,17 @@ def compare(
         Multiply-adds that it may take for an image, such as 100M.
     out
         The comparison's folder; otherwise a new one below runs/. One that was stopped is continued.
+    ray
+        Train several rungs at a time on a Ray cluster: that at RAY_ADDRESS, else one on this machine.
+    workers
+        How many, with --ray; otherwise one a machine, and two at least.
     """
+    from lenext import cluster
     from lenext.cli.progress import Shown
     from lenext.comparison import compare as start
 
+    if workers is not None and not ray:
+        raise UsageError(f"--workers: given {workers} without --ray, accepted: with it")
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     with Shown() as observer:
         comparison = start(
@@ -70,6 +80,7 @@ def compare(
             max_macs=max_macs,
             settings=settings.read(),
             out=out,
+            lanes=cluster.Lanes(workers) if ray else None,
             observer=observer,
             started=STARTED,
         )

@@ -221,6 +221,8 @@ class _Course:
                 if not (left := Finished.read(self._folder(share.model, seed))):
                     continue
                 self.finished[share.model][seed] = left
+                if self._pages and not (left.root / "report.html").is_file():  # it was stopped at the very end
+                    report(left.root)
                 if left.root.name not in known:  # it ended just before the comparison did
                     seconds += left.summary["seconds"]
         self.clock.add(seconds)
