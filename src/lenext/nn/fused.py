@@ -17,6 +17,7 @@ from lenext.nn import kernels
 from lenext.nn.layers import BatchNorm2d
 
 _FEW_IN, _FEW_OUT = 6, 16  # channels; with more, and with other filters, torch's convolutions are faster
+_DEVICES = ("cpu", "meta")  # on the latter nothing is computed, but what is kept is the same
 _NOTHING, _RELU, _ADDITION_AND_RELU = 0, 1, 2  # that follows, as in batch_norm.c
 
 
@@ -117,7 +118,7 @@ def _convolves(x: Tensor, conv: nn.Conv2d, pool: nn.MaxPool2d) -> bool:
         and (conv.kernel_size, conv.stride, conv.dilation, conv.groups) == ((5, 5), (1, 1), (1, 1), 1)
         and (conv.padding in ((0, 0), (2, 2)) and conv.padding_mode == "zeros")
         and min(x.shape[2:]) + 2 * int(conv.padding[0]) >= 6  # else as above
-        and x.device.type == "cpu"
+        and x.device.type in _DEVICES
         and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
         and missing_kernels() is None
     )
@@ -141,7 +142,7 @@ def _both(sides: int | tuple[int, ...]) -> tuple[int, ...]:
 def _is_for_kernels(x: Tensor) -> bool:
     return (
         x.dtype == torch.bfloat16
-        and x.device.type == "cpu"
+        and x.device.type in _DEVICES
         and x.is_contiguous(memory_format=torch.channels_last)
         and missing_kernels() is None
     )
@@ -164,7 +165,7 @@ class _BatchNorm(torch.autograd.Function):
         assert norm.momentum is not None
         if residual is not None:
             residual = residual.contiguous(memory_format=torch.channels_last)
-        y, (mean, inverse) = torch.empty_like(x), torch.empty(2, x.shape[1])
+        y, (mean, inverse) = torch.empty_like(x), torch.empty(2, x.shape[1], device=x.device)
         channels = x.shape[1]
         kernels.call("batch_norm", "forward", x, residual, y, x.numel() // channels, channels, weight, bias,
                      norm.running_mean, norm.running_var, norm.momentum, norm.eps, following,
@@ -181,7 +182,7 @@ class _BatchNorm(torch.autograd.Function):
         channels = x.shape[1]
         of_x = torch.empty_like(x)
         of_residual = None if y is None else torch.empty_like(x)
-        of_weight, of_bias = torch.empty(2, x.shape[1])
+        of_weight, of_bias = torch.empty(2, x.shape[1], device=x.device)
         kernels.call("batch_norm", "backward", _as_map(gradient), x, y, of_x, of_residual, x.numel() // channels,
                      channels, weight, bias, mean, inverse, ctx.following, of_weight, of_bias)  # fmt: skip
         return of_x, of_residual, of_weight, of_bias, None, None
@@ -193,8 +194,8 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, relu: bool) -> Tensor:  # noqa: FBT001 (autograd takes no names)
         n, channels, height, width = x.shape
-        y = _empty_map(n, channels, height // 2, width // 2)
-        which = torch.empty(n, height // 2, width // 2, channels, dtype=torch.uint8)
+        y = _empty_map(n, channels, height // 2, width // 2, x.device)
+        which = torch.empty(n, height // 2, width // 2, channels, dtype=torch.uint8, device=x.device)
         kernels.call("max_pool", "forward", x, y, which, n, height, width, channels, int(relu))
         ctx.save_for_backward(which)
         ctx.shape = x.shape
@@ -204,7 +205,7 @@ class _MaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (which,), (n, channels, height, width) = ctx.saved_tensors, ctx.shape
-        of_x = _empty_map(n, channels, height, width)
+        of_x = _empty_map(n, channels, height, width, which.device)
         kernels.call("max_pool", "backward", _as_map(gradient), which, of_x, n, height, width, channels)
         return of_x, None
 
@@ -216,8 +217,8 @@ class _ConvPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         (n, channels, height, width), out = x.shape, len(weight)
         down, across = (side + 2 * padding - 4 for side in (height, width))
-        y = _empty_map(n, out, down // 2, across // 2)
-        which = torch.empty(n, down // 2, across // 2, out, dtype=torch.uint8)
+        y = _empty_map(n, out, down // 2, across // 2, x.device)
+        which = torch.empty(n, down // 2, across // 2, out, dtype=torch.uint8, device=x.device)
         weight = weight.detach().float().contiguous(memory_format=torch.channels_last)
         ctx.sides = (n, height, width, channels, out, padding)
         kernels.call("conv_pool", "forward", x, weight, bias, y, which, *ctx.sides)
@@ -229,13 +230,13 @@ class _ConvPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, which = ctx.saved_tensors
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        of_weight, of_bias = torch.empty_like(weight), torch.empty(len(weight))
+        of_weight, of_bias = torch.empty_like(weight), torch.empty(len(weight), device=x.device)
         kernels.call("conv_pool", "backward", _as_map(gradient), which, x, weight, of_x, of_weight, of_bias, *ctx.sides)
         return of_x, of_weight, of_bias if ctx.needs_input_grad[2] else None, None
 
 
-def _empty_map(n: int, channels: int, height: int, width: int) -> Tensor:
-    return torch.empty(n, height, width, channels, dtype=torch.bfloat16).permute(0, 3, 1, 2)
+def _empty_map(n: int, channels: int, height: int, width: int, device: torch.device) -> Tensor:
+    return torch.empty(n, height, width, channels, dtype=torch.bfloat16, device=device).permute(0, 3, 1, 2)
 
 
 def _as_map(gradient: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Dropout(nn.Dropout):
     seed: int | None = None
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        if not self.training or self.p == 0 or self.seed is None:
+        if not self.training or self.p == 0 or self.seed is None or input.is_meta:
             return super().forward(input)
         generator = torch.Generator(input.device).manual_seed(self.seed)
         kept = torch.empty_like(input).bernoulli_(1 - self.p, generator=generator)

@@ -54,8 +54,11 @@ def load(name: str) -> ctypes.CDLL:
 def call(name: str, function: str, *arguments: Tensor | float | None) -> None:
     """Calls a kernel on so many threads as torch is set to, which is its last argument.
 
-    Tensors are passed as their addresses, None as that of nothing. Raises MemoryError where the kernel has too little.
+    Tensors are passed as their addresses, None as that of nothing; where they have no numbers nothing is done. Raises
+    MemoryError where the kernel has too little.
     """
+    if any(isinstance(argument, Tensor) and argument.is_meta for argument in arguments):
+        return
     if getattr(load(name), function)(*map(_passed, arguments), ctypes.c_int(torch.get_num_threads())):
         raise MemoryError(f"cannot allocate memory for {name}")
 
