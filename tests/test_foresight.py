@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import lenext
 from lenext.costing.profiling import REFERENCE, Profile, cache_file, known_profile, measure
 from lenext.data import prepare
 from lenext.data.pack import pack
@@ -67,6 +68,24 @@ def test_with_some_of_the_cores_a_run_takes_longer_the_fewer_they_are(digits, mo
     assert foresee(small, digits, cores=1).epoch_seconds == foresee(small, digits).epoch_seconds
 
 
+def test_images_and_judging_take_memory_too():
+    spec = resolve("x", "resnet20")
+    seen = foresee_shape(spec, SHAPE)
+    more = foresee_shape(spec, replace(SHAPE, train=154_000))
+    assert more.peak_memory_bytes.value - seen.peak_memory_bytes.value == pytest.approx(100_000 * 28 * 28)
+
+
+def test_an_average_of_the_weights_and_a_second_moment_take_memory():
+    def memory(**recipe):
+        return foresee_shape(resolve("x", "alexnet_owt", {"recipe": recipe}), small).peak_memory_bytes.value
+
+    small = Shape(classes=10, channels=3, size=64, train=64)
+    weights = 4 * sum(p.numel() for p in lenext.build("alexnet_owt", classes=10, size=64).parameters())
+    plain = memory(optimizer="sgd", momentum=0.9, ema=0.0)
+    assert memory(optimizer="adamw", momentum=0.9, ema=0.0) - plain > weights
+    assert memory(optimizer="sgd", momentum=0.9, ema=0.1) - plain > weights
+
+
 def test_a_classical_rung_has_no_epochs():
     seen = foresee_shape(resolve("x", "bow_sift"), SHAPE)
     assert seen.step_seconds is None
@@ -112,6 +131,7 @@ def test_an_accelerator_waits_for_the_images_and_a_processor_makes_them_too(tmp_
         return plan.step_seconds.value, plan.batch_size / plan.data_images_per_second
 
     assert packed.lazy is not None
+    assert packed.bytes == 0
     waiting, images = seconds(plan(spec, packed, on="h100"))
     assert waiting == pytest.approx(images)
     (here, images), (in_memory, little) = (seconds(plan(spec, one)) for one in (packed, replace(packed, lazy=None)))

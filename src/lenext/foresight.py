@@ -14,7 +14,7 @@ from lenext import classical
 from lenext.bench import bench_train, random_images
 from lenext.classical.machines import WITH_GAMMA
 from lenext.classifier import PREDICT_BATCH
-from lenext.costing import Amount, Operation, fused, operations, without_memory
+from lenext.costing import Amount, Operation, count, fused, operations, without_memory
 from lenext.costing.accelerators import accelerator, accelerator_seconds
 from lenext.costing.profiling import PICTURE, Profile, known_profile, profile
 from lenext.costing.timing import Timing
@@ -25,10 +25,10 @@ from lenext.errors import UsageError
 from lenext.ladder import rung
 from lenext.models import build_model, without_weights
 from lenext.nn import SMALL_MACS, missing_kernels, on_threads
-from lenext.spec import Augment, Run, to_dict
+from lenext.spec import Augment, Recipe, Run, to_dict
 from lenext.training.allocator import keep_memory
 from lenext.training.fit import batch_size
-from lenext.training.memory import free_bytes, image_bytes
+from lenext.training.memory import HOLES, copies, free_bytes, image_bytes, resident_bytes, used_bytes
 from lenext.training.precision import choose_device, choose_precision
 from lenext.training.shards import number_of_parts
 
@@ -39,6 +39,7 @@ _PROBED_FACTOR = 1.1  # benchmarks/foretold.py
 _ACCELERATOR_FACTOR = 1.6  # benchmarks/published_throughput.py
 _DATA_FACTOR = 1.3
 _MEMORY_FACTOR = 1.3
+_LOADED_BYTES = 16e6  # by a run, beyond its steps: softmax and lenet_relu on digits, what was more than their steps'
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 1.6
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
@@ -71,7 +72,7 @@ class Foresight:
     epoch_seconds: Amount | None  # over the training images, validation included
     fit_seconds: Amount | None
     fixed_seconds: Amount  # start, judging, recording, and the page where there is to be one
-    peak_memory_bytes: Amount  # that the process grows by
+    peak_memory_bytes: Amount  # that the process grows by, its decoded images included
     image_bytes: float | None = None  # what of it an image more in the batch adds
     data_images_per_second: float | None = None  # that are read and augmented where nobody else works
 
@@ -107,6 +108,11 @@ class Shape:
         train, val, test = (len(part) for part in (images.train, images.val, images.test))
         lazy = images.train.images if isinstance(images.train.images, LazyImages) else None
         return cls(len(images.classes), settings.channels, settings.size, train, val, test, lazy)
+
+    @property
+    def bytes(self) -> int:
+        """Of the images that are held in memory, decoded."""
+        return (self.train + self.val + self.test) * self.channels * self.size**2 if self.lazy is None else 0
 
 
 def foresee(spec: Run, images: Dataset, *, cores: int | None = None, page: bool = True) -> Foresight:
@@ -155,7 +161,9 @@ def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
     fixed = (
         _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (shape.val + shape.test) + _writing(page=page)
     )
-    per_image = image_bytes(network, channels=channels, size=size, dtype=_DTYPES[precision])
+    dtype = _DTYPES[precision]
+    per_image = HOLES[dtype] * image_bytes(network, channels=channels, size=size, dtype=dtype)
+    memory = run_bytes(network, spec.recipe, shape, batch, precision)
     return Foresight(
         model=spec.model.name,
         batch_size=batch,
@@ -163,7 +171,7 @@ def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
         epoch_seconds=step * _steps(shape, batch) + Amount.within(judge * shape.val, wide),
         fit_seconds=None,
         fixed_seconds=Amount.within(fixed, _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(state_bytes(network) + batch * per_image, _MEMORY_FACTOR),
+        peak_memory_bytes=Amount.within(memory, _MEMORY_FACTOR),
         image_bytes=per_image,
         data_images_per_second=rate,
     )
@@ -225,9 +233,34 @@ def _data_rate(augment: Augment, lazy: LazyImages | None, channels: int, size: i
     return loader_rate(loader, _READING_SECONDS if lazy else _AUGMENTING_SECONDS)
 
 
-def state_bytes(network: nn.Module) -> float:
-    """Bytes of a network in training: weights, gradients, momentum, moving average, and the best ones so far."""
-    return 5 * sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+def run_bytes(network: nn.Module, recipe: Recipe, shape: Shape, batch: int, precision: str) -> float:
+    """Bytes that a run grows by at its worst moment: a step, a judgement or a checkpoint, beside the images."""
+    weights, kept = weight_bytes(network), copies(recipe)
+    counted = count(network, channels=shape.channels, size=shape.size)
+    at_once = min(recipe.at_once or batch, batch)
+    # Steps are tried on a copy, beside the weights and their average; later the best ones take their place
+    between = (kept + 1 + (recipe.ema > 0)) * weights
+    step = between + used_bytes(
+        network,
+        channels=shape.channels,
+        size=shape.size,
+        images=at_once,
+        dtype=_DTYPES[precision],
+        parts=number_of_parts(network, counted.macs, at_once),
+    )
+    if at_once < batch:
+        step += weights  # gradients of the turns before
+    assert counted.inference_bytes is not None
+    with_gradients = between + weights
+    judging = with_gradients + min(PREDICT_BATCH, max(shape.val, shape.test)) * counted.inference_bytes
+    # A checkpoint is written from copies of what does not lie in rows, which are the filters
+    filters = sum(parameter.nbytes for parameter in network.parameters() if parameter.ndim == 4)
+    saving = with_gradients + (kept + 1) * filters
+    return resident_bytes(max(step, judging, saving), _DTYPES[precision]) + _LOADED_BYTES + shape.bytes
+
+
+def weight_bytes(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
 @functools.cache
@@ -272,7 +305,7 @@ def _classical(spec: Run, machine: Profile, shape: Shape, *, page: bool) -> Fore
         epoch_seconds=None,
         fit_seconds=Amount.within(fit / speed, _FIT_FACTOR),
         fixed_seconds=Amount.within(_START_SECONDS + judging / speed + _writing(page=page), _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(4.0 * (shape.train * numbers + 2 * last.params) + 3e8, 2.0),
+        peak_memory_bytes=Amount.within(4.0 * (shape.train * numbers + 2 * last.params) + 3e8 + shape.bytes, 2.0),
     )
 
 
@@ -355,7 +388,10 @@ def _foresee_on(on: str, spec: Run, shape: Shape) -> Foresight:
     )
     step = accelerator_seconds(found, batch, device, precision=precision, training=True)
     judge = accelerator_seconds(judged, PREDICT_BATCH, device, precision=precision, training=False) / PREDICT_BATCH
-    per_image = image_bytes(network, channels=shape.channels, size=shape.size, dtype=_DTYPES[precision])
+    dtype = _DTYPES[precision]
+    per_image = image_bytes(network, channels=shape.channels, size=shape.size, dtype=dtype)
+    step_bytes = used_bytes(network, channels=shape.channels, size=shape.size, images=batch, dtype=dtype)
+    memory = (copies(spec.recipe) + 1) * weight_bytes(network) + step_bytes  # and the best weights
     rate = data_rate(spec.recipe.augment, shape, batch)
     step = max(step, batch / rate)
     return Foresight(
@@ -365,7 +401,7 @@ def _foresee_on(on: str, spec: Run, shape: Shape) -> Foresight:
         epoch_seconds=Amount.within(step * _steps(shape, batch) + judge * shape.val, _ACCELERATOR_FACTOR),
         fit_seconds=None,
         fixed_seconds=Amount.within(_START_SECONDS + _writing(page=True), _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(state_bytes(network) + batch * per_image, _MEMORY_FACTOR),
+        peak_memory_bytes=Amount.within(memory, _MEMORY_FACTOR),
         image_bytes=per_image,
         data_images_per_second=rate,
     )

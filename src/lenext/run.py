@@ -20,7 +20,7 @@ from lenext.classifier import Classifier
 from lenext.data import Dataset, Subset, prepare
 from lenext.errors import DataError, Interrupted, UsageError
 from lenext.evaluate import evaluate, predictions, worst
-from lenext.foresight import Foresight, foresee
+from lenext.foresight import Foresight, Shape, foresee
 from lenext.ladder import Rung, resolve, rung
 from lenext.record import Follower, Record, environment, replacing
 from lenext.report import report
@@ -300,8 +300,9 @@ def _execute(
         }
         record.write_json("summary.json", summary)
         if foreseen is not None:
-            seconds = clock.seconds()
-            estimate = _compared(spec, foreseen, record, fitted, seconds, memory, page=page)
+            # Images were read before; of a process that ran something before, memory says nothing
+            grown = None if memory is None else resident_peak() - memory + Shape.of(data).bytes
+            estimate = _compared(spec, foreseen, record, fitted, clock.seconds(), grown, page=page)
             record.write_json("estimate.json", estimate)
         if page:
             observer.stage("writing the report")
@@ -316,9 +317,9 @@ def _execute(
 
 
 def _compared(
-    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, memory: int | None, *, page: bool
+    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, grown: int | None, *, page: bool
 ) -> dict[str, Any]:
-    """What was foretold, and what came: `seconds` of the whole run but for its report, bytes beyond `memory`."""
+    """What was foretold, and what came: `seconds` of the whole run but for its report, bytes that it has `grown` by."""
     epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs if spec.recipe else None
     if spec.budget is not None and spec.epochs is None:
         epochs = foreseen.epochs_in(spec.budget - (REPORT_SECONDS - RECORD_SECONDS if page else 0.0))
@@ -334,8 +335,7 @@ def _compared(
         "actual": {
             "seconds": round(seconds, 3),
             "step_seconds": step,
-            # Of a process that ran something before, memory says nothing
-            "peak_memory_bytes": None if memory is None else resident_peak() - memory,
+            "peak_memory_bytes": grown,
             "epochs": fitted.epochs,
         },
     }

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from lenext.classifier import ConvNet, pixel_statistics
 from lenext.ladder import resolve
 from lenext.models import build
 from lenext.run import Observer, run
 from lenext.training.loop import Trainer
-from lenext.training.memory import free_bytes, is_out_of_memory, most_that_fits
+from lenext.training.memory import free_bytes, image_bytes, is_out_of_memory, most_that_fits, used_bytes
 from lenext.training.precision import choose_precision
 
 CPU = torch.device("cpu")
@@ -126,3 +127,58 @@ print(int(kept), before, faults())
         pytest.skip("the C library is not glibc")
     assert before > 100
     assert after < before / 10
+
+
+def test_the_memory_of_a_small_network_by_hand():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Sigmoid(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    used = [used_bytes(network, channels=3, size=8, images=n, dtype=torch.float32) for n in (1000, 2000)]
+    # At the backward pass of the sigmoid: the bytes, the input, what it gave, the gradients of that and of its input
+    per_image = 3 * 64 + 4 * 3 * 64 + 3 * 4 * 8 * 36
+    assert (used[1] - used[0]) / 1000 == pytest.approx(per_image, rel=0.05)
+
+
+def test_activations_take_half_in_bfloat16():
+    network = build("resnet34", classes=10, channels=3, size=64)
+    half, full = (image_bytes(network, channels=3, size=64, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert 1.6 < full / half < 3.2  # in bfloat16 ReLU is fused with batch norm, where there is a compiler
+
+
+def test_foretold_memory_is_what_a_fresh_process_grows_by():
+    code = """
+import json
+import numpy as np, torch
+import lenext
+from lenext.classifier import ConvNet
+from lenext.data import Preprocess, Subset
+from lenext.foresight import weight_bytes
+from lenext.spec import Recipe
+from lenext.training.allocator import keep_memory
+from lenext.training.loop import Trainer
+from lenext.training.memory import copies, resident_bytes, resident_peak, used_bytes
+from lenext.training.precision import choose_precision
+
+keep_memory()
+recipe, precision = Recipe(lr=1e-6), choose_precision("auto", torch.device("cpu"))
+
+def train(width, images):
+    network = lenext.build("resnet20", classes=10, channels=3, size=32, width=width)
+    model = ConvNet(network, tuple("0123456789"), Preprocess(size=32, channels=3),
+                    mean=np.full(3, 127.5, np.float32), std=np.full(3, 64.0, np.float32))
+    pixels = np.zeros((images, 32, 32, 3), np.uint8)
+    subset = Subset(pixels, np.arange(images) % 10, [""] * images, [""] * images)
+    trainer = Trainer(model, recipe, precision, batch_size=images, seed=0)
+    model.train()
+    batches = trainer.loader(subset).batches()
+    for _ in range(2):
+        trainer.step(next(batches), 1e-6)
+    return network, len(trainer.shards.models)
+
+train(0.25, 4)  # loads what is loaded at the first step
+before = resident_peak()
+network, parts = train(1.0, 256)
+grown = resident_peak() - before
+used = used_bytes(network, channels=3, size=32, images=256, dtype=precision.dtype, parts=parts)
+print(resident_bytes(copies(recipe) * weight_bytes(network) + used, precision.dtype) / grown)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1 / 1.3 < float(done.stdout) < 1.3

@@ -138,7 +138,7 @@ def _shape(model: str | None, given: dict[str, int | None], training: Training) 
     below = published_shape(model) if model else {"classes": 10, "channels": 3, "size": 32}
     shape = below | {key: value for key, value in given.items() if value is not None}
     train = IMAGES if training.images is None else training.images
-    return Shape(shape["classes"], shape["channels"], shape["size"], train)
+    return Shape(classes=shape["classes"], channels=shape["channels"], size=shape["size"], train=train)
 
 
 def _plan(model: str, settings: dict[str, Any], images: "Shape", training: Training) -> "Plan":
