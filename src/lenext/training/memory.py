@@ -135,8 +135,8 @@ def resident_bytes(used: float, dtype: torch.dtype) -> float:
 
     glibc's heap, in which every block is cut to begin at a cache line, does not fill its holes again to the last: what
     was resident after four steps was by these factors more than what was in use. Fitted on resnet34, resnet50,
-    vgg11_bn, googlenet and mobilenet_v2 of sizes that benchmarks/peak_memory.py does not have; in float32 on resnet34
-    alone. Beside it code is loaded, and compiled for the shapes of the layers.
+    vgg11_bn, googlenet and mobilenet_v2 of sizes or batches that benchmarks/peak_memory.py does not have; in float32 on
+    resnet34 alone. Beside it code is loaded, and compiled for the shapes of the layers.
     """
     return HOLES[dtype] * used + _COMPILED
 
