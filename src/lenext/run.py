@@ -17,6 +17,7 @@ import numpy as np
 
 from lenext import classical
 from lenext.classifier import Classifier
+from lenext.costing import Amount
 from lenext.data import Dataset, Subset, prepare
 from lenext.errors import DataError, Interrupted, UsageError
 from lenext.evaluate import evaluate, predictions, worst
@@ -302,7 +303,7 @@ def _execute(
         if foreseen is not None:
             # Images were read before; of a process that ran something before, memory says nothing
             grown = None if memory is None else resident_peak() - memory + Shape.of(data).bytes
-            estimate = _compared(spec, foreseen, record, fitted, clock.seconds(), grown, page=page)
+            estimate = _compared(spec, foreseen, record, fitted, began, clock.seconds(), grown, page=page)
             record.write_json("estimate.json", estimate)
         if page:
             observer.stage("writing the report")
@@ -317,17 +318,28 @@ def _execute(
 
 
 def _compared(
-    spec: Run, foreseen: Foresight, record: Record, fitted: _Fit, seconds: float, grown: int | None, *, page: bool
+    spec: Run,
+    foreseen: Foresight,
+    record: Record,
+    fitted: _Fit,
+    began: float,
+    seconds: float,
+    grown: int | None,
+    *,
+    page: bool,
 ) -> dict[str, Any]:
-    """What was foretold, and what came: `seconds` of the whole run but for its report, bytes that it has `grown` by."""
+    """What was foretold and what came: `seconds` of the whole run but for its report, bytes that it has `grown` by.
+
+    When it was foretold, `began` seconds had gone by already: of starting and of reading the images.
+    """
     epochs = spec.epochs if spec.epochs is not None else spec.recipe.epochs if spec.recipe else None
     if spec.budget is not None and spec.epochs is None:
-        epochs = foreseen.epochs_in(spec.budget - (REPORT_SECONDS - RECORD_SECONDS if page else 0.0))
+        epochs = foreseen.epochs_in(spec.budget - began - (REPORT_SECONDS - RECORD_SECONDS if page else 0.0))
     rates = [row["images_per_second"] for row in record.history() if row.get("images_per_second")]
     step = foreseen.batch_size / statistics.median(rates) if rates and foreseen.batch_size else None
     return {
         "predicted": {
-            "seconds": vars(foreseen.seconds(epochs or 0.0)),
+            "seconds": vars(foreseen.seconds(epochs or 0.0) + Amount(began, began, began)),
             "step_seconds": foreseen.step_seconds and vars(foreseen.step_seconds),
             "peak_memory_bytes": vars(foreseen.peak_memory_bytes),
             "epochs": epochs,
