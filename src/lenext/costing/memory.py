@@ -1,7 +1,7 @@
 """The memory that a step of training has in use, from running it forward and backward on the meta device.
 
 Every tensor is followed from where it is made to where it is freed, as autograd keeps and frees it; so what is alive
-at the worst moment needs no formula, for any network. Of eight networks of 64 to 224 px malloc had 0.4 to 5.3 % more in
+at the worst moment needs no formula, for any network. Of seven networks of 64 to 224 px malloc had 0.4 to 5.3 % more in
 use then. Not seen are the kernels' own scratch space, and what attention layers compute in bfloat16, as autocast is not
 told of it.
 """

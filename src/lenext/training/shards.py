@@ -12,6 +12,7 @@ of the parts. Of several workers each has a part and computes it whole.
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -162,8 +163,9 @@ def _modules(model: nn.Module, kind: type) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
+@functools.cache
 def _pool(workers: int, each: int) -> ThreadPoolExecutor:
-    """Threads that compute on so many cores each."""
+    """Threads that compute on so many cores each; the same for all, as each keeps the memory that it had once."""
     cores = torch.get_num_threads()
 
     def initialise(*_: Any) -> None:
