@@ -43,13 +43,11 @@ _RUN_MEMORY_FACTOR = 1.8  # benchmarks/foretold.py
 _APART = 1.7  # of a step in parts: each thread has a heap of its own; resnet20 and resnet9 on digits
 _LOADED_BYTES = 16e6  # by a run, beyond its steps: softmax and lenet_relu on digits, what was more than their steps'
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
-_FIXED_FACTOR = 1.6
+_FIXED_FACTOR = 2.0
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
-# What a step's loss, accuracy and random numbers take, and a prediction's beginning and end: as long as so many of the
-# shortest operations
-_LOOP, _CALL = 140, 70
-_START_SECONDS = 0.2  # building, the time of one prediction
-_RECORD_SECONDS = 0.2  # writing the bundle and all that came out
+_CALL = 70  # the shortest operations, so many of which take as long as a prediction's beginning and end
+_START_SECONDS = 0.1  # building, the time of one prediction
+_RECORD_SECONDS = 0.1  # writing the bundle and all that came out
 _PAGE_SECONDS = 4.0  # drawing a run's page
 _PROBE_STEPS = 12
 _PROBE_REPEATS, _PROBE_SECONDS = 3, 0.6
@@ -59,6 +57,7 @@ _READ = 2048  # images that are decoded for it, at most
 # Of a classical rung, on a machine whose float32 product makes _OF_PEAK multiply-adds a second: seconds per
 # multiply-add of describing an image, of its vocabulary, and of the machine (benchmarks/results/classical.json)
 _OF_PEAK = 120e9
+_WITH_WORDS_BYTES, _WITHOUT_BYTES = 4e8, 1.5e8  # beside features and weights; benchmarks/foretold.py
 _DESCRIBING = {"hog": 2.4e-10, "dense_sift": 5.5e-11, "sift": 4e-10, "surf": 4e-10}
 _VOCABULARY_SECONDS = 6.0
 _MACHINE_SECONDS, _MACHINE_PER_IMAGE, _MACHINE_PER_MAC, _MACHINE_PER_KERNEL_MAC = 4.0, 1e-4, 6.5e-9, 3e-10
@@ -191,7 +190,7 @@ def train_step_seconds(network: nn.Module, channels: int, size: int, batch: int,
     step = timing.step_seconds(
         [_normalising(channels, size), *found], batch, precision=precision, training=True, parts=parts, threads=threads
     )
-    return step + timing.update_seconds(network) + _LOOP * timing.profile.overhead()
+    return step + timing.update_seconds(network)
 
 
 def predict_seconds(
@@ -295,6 +294,7 @@ def _classical(spec: Run, machine: Profile, shape: Shape, *, page: bool) -> Fore
     fit = shape.train * (per_image + per_machine) + _MACHINE_SECONDS + (_VOCABULARY_SECONDS if middle else 0.0)
     judging = (2 * shape.val + shape.test) * (per_image + (1e-10 if kernel else 0.0) * last.macs)
     # Of an image; a kernel machine's multiply-adds are with its support vectors, of which blocks are in memory
+    used = _WITH_WORDS_BYTES if middle else _WITHOUT_BYTES
     numbers = shape.channels * shape.size**2 if kernel else last.macs / shape.classes
     return Foresight(
         model=spec.model.name,
@@ -303,7 +303,7 @@ def _classical(spec: Run, machine: Profile, shape: Shape, *, page: bool) -> Fore
         epoch_seconds=None,
         fit_seconds=Amount.within(fit / speed, _FIT_FACTOR),
         fixed_seconds=Amount.within(_START_SECONDS + judging / speed + _writing(page=page), _FIXED_FACTOR),
-        peak_memory_bytes=Amount.within(4.0 * (shape.train * numbers + 2 * last.params) + 3e8 + shape.bytes, 2.0),
+        peak_memory_bytes=Amount.within(4.0 * (shape.train * numbers + 2 * last.params) + used + shape.bytes, 2.0),
     )
 
 
