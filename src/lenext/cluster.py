@@ -25,9 +25,8 @@ import torch
 from lenext.data import Dataset, prepare
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.record import Record
-from lenext.report import report
 from lenext.report.text import plural
-from lenext.run import Observer, Result, check_workers, new_record, resume, run
+from lenext.run import Observer, Result, check_workers, complete, new_record, resume, run
 from lenext.spec import Data, Run, from_dict, to_dict
 from lenext.training import Progress
 from lenext.training.distributed import BACKEND, SILENCE, joined
@@ -117,6 +116,8 @@ def _work(asked: dict[str, Any]) -> None:
                 run(from_dict(Run, asked["spec"]), out=root, observer=observer)
             elif not done:
                 resume(root, observer=observer)
+            elif leads:
+                complete(root)
     except LenextError as error:
         asked["words"].end.remote(error)  # which starting again would not mend
     else:
@@ -223,8 +224,8 @@ class _Lane:
                 run(spec, out=folder, data=self._images, observer=observer, page=page)
             elif not (folder / "summary.json").is_file():
                 resume(folder, data=self._images, observer=observer, page=page)
-            elif page:  # all that may be missing where a worker was lost at the very end
-                report(folder)
+            elif page:
+                complete(folder)
         except LenextError as error:
             return error
         return None

@@ -224,14 +224,15 @@ def data_rate(augment: Augment, shape: Shape, batch: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _data_rate(augment: Augment, lazy: LazyImages | None, channels: int, size: int, batch: int) -> float:
-    images = random_images(channels, size, classes=2, n=batch)
-    if lazy is not None:
+    if lazy is None:
+        images, ahead, seconds = random_images(channels, size, classes=2, n=batch), 0, _AUGMENTING_SECONDS
+    else:
         n = min(len(lazy), _READ)
         some = cast("Pixels", lazy.of(range(n)))  # which is read as an array is
-        images = Subset(some, np.zeros(n, np.int64), [""] * n, [""] * n)
+        images, ahead, seconds = Subset(some, np.zeros(n, np.int64), [""] * n, [""] * n), 2, _READING_SECONDS
     fill = np.full(channels, 128, np.uint8)
-    loader = Loader(images, augment, batch_size=min(batch, len(images)), seed=0, fill=fill, ahead=2 if lazy else 0)
-    return loader_rate(loader, _READING_SECONDS if lazy else _AUGMENTING_SECONDS)
+    loader = Loader(images, augment, batch_size=min(batch, len(images)), seed=0, fill=fill, ahead=ahead)
+    return loader_rate(loader, seconds)
 
 
 def run_bytes(network: nn.Module, recipe: Recipe, shape: Shape, batch: int, precision: str) -> float:

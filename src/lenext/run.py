@@ -202,6 +202,12 @@ def resume(root: Path, *, data: Dataset | None = None, observer: Observer | None
         return _resumable(spec, record, clock, images, observer, world, page=page)
 
 
+def complete(root: Path) -> None:
+    """Writes the page of the finished run in `root` where it was stopped before that, at the very end."""
+    if not (root / "report.html").is_file():
+        report(root)
+
+
 def _unfinished(root: Path) -> Record:
     record = Record.open(root)
     if record.read_json("summary.json") is not None:

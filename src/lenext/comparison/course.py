@@ -20,7 +20,7 @@ from lenext.foresight import Foresight, foresee, measured_machine
 from lenext.ladder import LADDER, rung
 from lenext.record import Record, environment, write_whole
 from lenext.report import report, text
-from lenext.run import Observer, next_command, prepare_for, slug, write_array
+from lenext.run import Observer, complete, next_command, prepare_for, slug, write_array
 from lenext.spec import Run, parse_amount, parse_seconds
 from lenext.training.budget import RECORD_SECONDS, REPORT_SECONDS, Clock
 from lenext.training.distributed import joined
@@ -221,8 +221,8 @@ class _Course:
                 if not (left := Finished.read(self._folder(share.model, seed))):
                     continue
                 self.finished[share.model][seed] = left
-                if self._pages and not (left.root / "report.html").is_file():  # it was stopped at the very end
-                    report(left.root)
+                if self._pages:
+                    complete(left.root)
                 if left.root.name not in known:  # it ended just before the comparison did
                     seconds += left.summary["seconds"]
         self.clock.add(seconds)

@@ -4,7 +4,6 @@ Once in evaluation, with an eye on every operation (multiply-adds, parameters, w
 asked for, once in training, with an eye on what autograd keeps for the backward pass.
 """
 
-import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lenext.costing.alive import Alive
 from lenext.costing.calls import Call, Calls, on_meta
 from lenext.costing.rules import MULTIPLY_ADDS, computes, name_of, storage_of
 from lenext.costing.shapes import ShapesOnly, tensors_in
@@ -103,7 +103,7 @@ def count(network: nn.Module, *, channels: int, size: int, training: bool = Fals
         params=sum(layer.params for layer in layers),
         macs=sum(layer.macs for layer in layers),
         training_params=sum(p.numel() for p in network.parameters() if p.requires_grad),
-        inference_bytes=evaluated.most_bytes,
+        inference_bytes=evaluated.alive.most,
         training_bytes=None if trained is None else sum(layer.kept_bytes or 0 for layer in layers),
         uncounted=dict(evaluated.uncounted.most_common()),
         layers=layers,
@@ -161,11 +161,9 @@ class _Evaluation(ShapesOnly):  # type: ignore[no-untyped-call]
         super().__init__()
         self.calls = Calls(network)
         self.uncounted: Counter[str] = Counter()
-        self.most_bytes = 0
-        self._bytes = 0
         self._unused = {storage_of(p): p.numel() for p in network.parameters() if p.requires_grad}
-        self._alive: dict[int, Any] = {storage_of(tensor): None for tensor in _state(network)}
-        self._appear(image)
+        self.alive = Alive(_state(network))
+        self.alive.follow(image)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
@@ -181,19 +179,5 @@ class _Evaluation(ShapesOnly):  # type: ignore[no-untyped-call]
         before = {storage_of(tensor) for tensor in given}
         for tensor in made:
             if storage_of(tensor) not in before:
-                self._appear(tensor)
+                self.alive.follow(tensor)
         return out
-
-    def _appear(self, tensor: Tensor) -> None:
-        identity, storage = storage_of(tensor), tensor.untyped_storage()
-        if identity in self._alive:
-            return
-        size = storage.nbytes()
-
-        def vanish(_: Any) -> None:
-            del self._alive[identity]
-            self._bytes -= size
-
-        self._alive[identity] = weakref.ref(storage, vanish)
-        self._bytes += size
-        self.most_bytes = max(self.most_bytes, self._bytes)

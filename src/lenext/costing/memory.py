@@ -7,14 +7,13 @@ told of it.
 """
 
 import contextlib
-import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lenext.costing.rules import storage_of
+from lenext.costing.alive import Alive
 from lenext.costing.shapes import ShapesOnly, aten, tensors_in
 
 # What autocast computes in bfloat16 on a CPU, by the functions' names
@@ -31,8 +30,8 @@ def step_bytes(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> int:
     cross-entropy, of each head where there are several.
     """
     lowers = dtype != torch.float32
-    alive = _Alive(model)
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("meta"), alive:
+    alive = Alive((*model.parameters(), *model.buffers()))
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("meta"), _Following(alive):
         alive.follow(images)
         with (
             torch.autocast("cpu", dtype=dtype, enabled=lowers),
@@ -48,36 +47,20 @@ def step_bytes(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> int:
     return alive.most
 
 
-class _Alive(ShapesOnly):  # type: ignore[no-untyped-call]
+class _Following(ShapesOnly):  # type: ignore[no-untyped-call]
     """Follows the memory of a network's operations."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, alive: Alive) -> None:
         super().__init__()
-        self.most = 0
-        self._bytes = 0
-        self._known: dict[int, Any] = {storage_of(t): None for t in (*model.parameters(), *model.buffers())}
+        self._alive = alive
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if func.overloadpacket in (aten.convolution, aten.convolution_backward):
             out = _laid_out(out, args)
         for tensor in tensors_in(out):
-            self.follow(tensor)
+            self._alive.follow(tensor)
         return out
-
-    def follow(self, tensor: Tensor) -> None:
-        identity, storage = storage_of(tensor), tensor.untyped_storage()
-        if identity in self._known:
-            return
-        size = storage.nbytes()
-
-        def vanish(_: Any) -> None:
-            del self._known[identity]
-            self._bytes -= size
-
-        self._known[identity] = weakref.ref(storage, vanish)
-        self._bytes += size
-        self.most = max(self.most, self._bytes)
 
 
 class _Autocast(TorchFunctionMode):
