@@ -1,4 +1,4 @@
-"""A classifier that looks at the mirror image too: its scores are the mean of both, wherever it is used."""
+"""A classifier that looks at an image more than once: its scores are the mean of all views, wherever it is used."""
 
 import dataclasses
 from pathlib import Path
@@ -39,6 +39,36 @@ def test_scores_are_the_mean_of_an_images_and_its_mirror_images(mirrored: Result
     np.testing.assert_allclose(found, (own + other) / 2, rtol=1e-5, atol=1e-5)
 
 
+def test_scores_are_the_mean_over_shifted_views(mirrored: Result, digits: Dataset) -> None:
+    model, images = network_of(mirrored), digits.test.images
+    model.mean.fill_(float(images[0, 0, 0, 0]))  # what comes in is the mean colour; here that of a bitmap
+    up, down = images.copy(), images.copy()
+    up[:, :-2], up[:, -2:] = images[:, 2:], images[0, 0, 0]
+    down[:, 2:], down[:, :2] = images[:, :-2], images[0, 0, 0]
+    views = [view for image in (images, up, down) for view in (image, np.ascontiguousarray(image[:, :, ::-1]))]
+    model.mirror, model.shift = False, 0
+    scores = [model.scores(view) for view in views]
+    assert np.abs(scores[2] - scores[0]).max() > 0.1
+    model.shift = 2
+    np.testing.assert_allclose(model.scores(images), np.mean(scores[::2], axis=0), rtol=1e-5, atol=1e-5)
+    model.mirror = True
+    np.testing.assert_allclose(model.scores(images), np.mean(scores, axis=0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_looks_at_shifted_views_at_the_end_and_so_does_its_bundle(digits: Dataset, tmp_path: Path) -> None:
+    settings = {"model": {"mirror": True, "shift": 1}}
+    result = run(resolve("digits", "lenet_relu", {**settings, "epochs": 1}), out=tmp_path / "run", data=digits)
+    bundle = lenext.load(result.bundle, verify=True)
+    scores = bundle.scores(digits.test.images)
+    assert (scores.argmax(1) == digits.test.labels).mean() == result.accuracy
+    model = network_of(result)
+    assert (model.shift, model.views) == (1, 6)
+    assert (bundle.scores(digits.val.images).argmax(1) == digits.val.labels).mean() == result.summary["val_accuracy"]
+    shape = {"classes": 10, "channels": 1, "size": 28}
+    assert result.summary["macs"] == 6 * lenext.cost("lenet_relu", **shape).macs
+    assert lenext.cost("lenet_relu", **shape, mirror=True, shift=1).macs == result.summary["macs"]
+
+
 def test_in_training_an_image_is_looked_at_once(mirrored: Result, digits: Dataset) -> None:
     model, images = network_of(mirrored).train(), torch.from_numpy(digits.test.images[:8])
     with torch.no_grad():
@@ -73,5 +103,7 @@ def test_it_is_off_unless_asked_for_and_of_classifiers_alone(digits: Dataset) ->
     assert dataclasses.replace(spec.model, mirror=True) == resolve("digits", "lenet_relu", MIRROR).model
     with pytest.raises(UsageError, match="resnet9: given mirror=True for a network alone; accepted: of a classifier"):
         lenext.build("resnet9", mirror=True)
+    with pytest.raises(UsageError, match="resnet9: given shift=1 for a network alone; accepted: of a classifier"):
+        lenext.build("resnet9", shift=1)
     with pytest.raises(UsageError, match=r"model\.mirror: svm_linear does not read it"):
         resolve("digits", "svm_linear", MIRROR)

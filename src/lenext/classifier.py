@@ -1,16 +1,19 @@
 """The classifier: bytes in, scores out. A network and an SVM are both classifiers; nobody downstream asks which."""
 
 import functools
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lenext.costing import Count, count
 from lenext.data import Preprocess
 from lenext.nn import threads_for
+from lenext.spec import views
 
 PREDICT_BATCH = 256
 STATISTICS_IMAGES = 65_536
@@ -34,7 +37,7 @@ class ConvNet(nn.Module):
     """A network as a classifier. Its first layer turns bytes into numbers, so that no caller has to know how.
 
     `mean` and `std` are float32 [C], in units of the pixel values 0-255. With `mirror` it judges an image by its mirror
-    image too.
+    image too, with `shift` by what it is when moved so many pixels up and down.
     """
 
     mean: Tensor
@@ -49,6 +52,7 @@ class ConvNet(nn.Module):
         mean: NDArray[np.float32],
         std: NDArray[np.float32],
         mirror: bool = False,
+        shift: int = 0,
     ) -> None:
         super().__init__()
         # The layout that convolutions are fastest in; images arrive in it (see forward)
@@ -56,6 +60,7 @@ class ConvNet(nn.Module):
         self.classes = classes
         self.preprocess = preprocess
         self.mirror = mirror
+        self.shift = shift
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
         self.register_buffer("std", torch.from_numpy(std.astype(np.float32)))
 
@@ -66,22 +71,38 @@ class ConvNet(nn.Module):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds to classify an image: of two passes where its mirror image is looked at too."""
-        return self.cost.macs * (2 if self.mirror else 1)
+        """Multiply-adds to classify an image: of as many passes as it has views."""
+        return self.cost.macs * self.views
+
+    @property
+    def views(self) -> int:
+        """How often an image is looked at to score it."""
+        return views(mirror=self.mirror, shift=self.shift)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 [N, H, W, C] to logits [N, K].
 
-        With `mirror`, in evaluation, to the mean of the image's and its mirror image's (Krizhevsky et al. 2012, section
-        4.1, for one crop). Of the logits, as the result is logits again for a loss, a temperature, an exported graph;
-        the mean of probabilities chooses no better (benchmarks/results/resnet9_search.json has both).
+        In evaluation, with `mirror` or `shift`, to the mean over the views (Krizhevsky et al. 2012, section 4.1).
+        Of the logits, as the result is logits again for a loss, a temperature, an exported graph; the mean of
+        probabilities chooses no better (benchmarks/results/resnet9_search.json has both).
         """
         # A permuted view of bytes in this order is channels-last already: nothing is copied
         normal = (images.permute(0, 3, 1, 2).float() - self.mean[:, None, None]) / self.std[:, None, None]
         logits: Tensor = self.network(normal)
-        if self.mirror and not self.training:
-            logits = (logits + self.network(normal.flip(3))) / 2
-        return logits
+        if self.training or not (self.mirror or self.shift):
+            return logits
+        others = [self.network(view) for view in self._other_views(normal)]
+        return torch.stack([logits, *others]).mean(0)
+
+    def _other_views(self, normal: Tensor) -> Iterator[Tensor]:
+        """Of images float32 [N, C, H, W]: mirrored, and moved up and down, where the mean colour comes in."""
+        if self.mirror:
+            yield normal.flip(3)
+        for rows in (-self.shift, self.shift) if self.shift else ():
+            moved = F.pad(normal, (0, 0, rows, -rows))
+            yield moved
+            if self.mirror:
+                yield moved.flip(3)
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 [N, H, W, C] to scores float32 [N, K], in float32 and in batches of bounded size."""

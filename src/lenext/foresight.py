@@ -156,9 +156,8 @@ def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
     rate = data_rate(spec.recipe.augment, shape, batch)
     step = Amount.within(train_step_seconds(network, channels, size, batch, precision), wide)
     step += Amount.within(batch / rate, _DATA_FACTOR)  # on the same cores
-    passes = 2 if spec.model.mirror else 1
-    judge = passes * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
-    exact = passes * predict_seconds(network, channels, size, "float32") / PREDICT_BATCH
+    judge = (2 if spec.model.mirror else 1) * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
+    exact = spec.model.views * predict_seconds(network, channels, size, "float32") / PREDICT_BATCH
     fixed = (
         _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (shape.val + shape.test) + _writing(page=page)
     )

@@ -181,7 +181,7 @@ def _count(model: Model, shape: Mapping[str, int], *, training: bool) -> Count:
     with without_memory():
         network = build_model(without_weights(validate(model, "model")), **shape)
     counted = count(network, channels=shape["channels"], size=shape["size"], training=training)
-    return counted.twice() if model.mirror else counted
+    return counted.times(model.views)
 
 
 def _classical_cost(name: str, sections: Mapping[str, Any], classes: int, channels: int, size: int) -> Count:

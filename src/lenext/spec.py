@@ -54,7 +54,21 @@ class Model:
     group_width: int | None = None  # ResNeXt: channels of a group in the first stage
     layout: Literal["large", "small"] | None = None  # for photographs or for small images; None: by their size
     mirror: bool = False  # an image's scores are the mean of its own and its mirror image's
+    shift: int = 0  # they are the mean, too, of those of the image moved up and down by so many pixels; 0 is off
     weights: str | None = None  # to begin with: a .pth or .safetensors file, or the name of published ones
+
+    @property
+    def views(self) -> int:
+        """How often an image is looked at to score it."""
+        return views(mirror=self.mirror, shift=self.shift)
+
+
+OF_CLASSIFIERS = ("mirror", "shift")  # fields of Model that are not of its layers: how often it looks at an image
+
+
+def views(*, mirror: bool, shift: int) -> int:
+    """How often a classifier looks at an image: twice with `mirror`, three times with a `shift`, six with both."""
+    return (2 if mirror else 1) * (3 if shift else 1)
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,7 @@ _RANGES = {
     "data.max_bad": (0.0, 1.0),
     "data.max_pixels": (1, _HUGE),
     "model.width": (0.01, 100.0),
+    "model.shift": (0, 8),
     "model.dropout": (0.0, 0.99),
     "model.groups": (1, 4096),
     "model.group_width": (1, 4096),

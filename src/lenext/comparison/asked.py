@@ -14,7 +14,7 @@ from lenext.data import Dataset
 from lenext.errors import UsageError
 from lenext.ladder import SECTIONS, cost, resolve, rung
 from lenext.models import variant
-from lenext.spec import Model, Run, from_dict, merge, read_yaml, to_dict
+from lenext.spec import OF_CLASSIFIERS, Model, Run, from_dict, merge, read_yaml, to_dict
 
 # What is compared unless the user says otherwise: rungs that a small processor trains in minutes
 DEFAULT = ("softmax", "svm_linear", "bow_sift", "lenet", "lenet_relu", "resnet20")
@@ -88,7 +88,7 @@ class Asked:
         options = self.settings.get("model", {})
         if row.is_network and isinstance(options, Mapping):
             from_dict(Model, {**options, "name": plain}, "model")  # which keys there are
-            own["model"] = {key: options[key] for key in options if key in (*variant(plain).options, "mirror")}
+            own["model"] = {key: options[key] for key in options if key in (*variant(plain).options, *OF_CLASSIFIERS)}
         if at:
             if not row.is_network:
                 raise UsageError(f"{name}: {plain} has no width; accepted with @: networks, such as resnet9@0.5")

@@ -78,12 +78,13 @@ class Count:
         """
         return self.macs * examples / rate
 
-    def twice(self) -> "Count":
-        """That of two passes in evaluation, one after the other, as over an image and its mirror image."""
+    def times(self, passes: int) -> "Count":
+        """That of so many passes in evaluation, one after the other, as over an image and its mirror image."""
         again = [replace(layer, params=0, kept_bytes=layer.kept_bytes and 0) for layer in self.layers]
         evaluated = [layer for layer in again if layer.output_bytes]  # the others run in training only
-        uncounted = {name: 2 * calls for name, calls in self.uncounted.items()}
-        return replace(self, macs=2 * self.macs, uncounted=uncounted, layers=(*self.layers, *evaluated))
+        uncounted = {name: passes * calls for name, calls in self.uncounted.items()}
+        layers = (*self.layers, *(passes - 1) * evaluated)
+        return replace(self, macs=passes * self.macs, uncounted=uncounted, layers=layers)
 
 
 def count(network: nn.Module, *, channels: int, size: int, training: bool = False) -> Count:

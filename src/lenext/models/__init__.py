@@ -14,7 +14,7 @@ from lenext.models.published import Pretrained
 from lenext.models.variant import Published, Shape, Variant
 from lenext.models.weights import heads
 from lenext.nn import Layers
-from lenext.spec import Model, from_dict, suggestion, validate
+from lenext.spec import OF_CLASSIFIERS, Model, from_dict, suggestion, validate
 
 VARIANTS: dict[str, Variant] = {
     **softmax.VARIANTS,
@@ -68,9 +68,10 @@ def build(
     if isinstance(given := options.get("weights"), os.PathLike):
         options["weights"] = os.fspath(given)
     model = _model(name, options)
-    if model.mirror:
-        raise UsageError(f"{name}: given mirror=True for a network alone; accepted: of a classifier, as lenext.train "
-                         'makes with settings={"model": {"mirror": True}}')  # fmt: skip
+    for option in OF_CLASSIFIERS:
+        if value := getattr(model, option):
+            raise UsageError(f"{name}: given {option}={value} for a network alone; accepted: of a classifier, as "
+                             f'lenext.train makes with settings={{"model": {{"{option}": {value}}}}}')  # fmt: skip
     return build_model(model, classes=classes, channels=channels, size=size)
 
 
@@ -150,7 +151,7 @@ def layers_of(model: Model) -> Layers:
         field.name: value
         for field in fields(model)
         if (value := getattr(model, field.name)) != getattr(defaults, field.name)
-        and field.name not in ("mirror", "weights")  # which are not of the layers
+        and field.name not in (*OF_CLASSIFIERS, "weights")  # which are not of the layers
     }
     for option, value in given.items():
         if option not in row.options:

@@ -190,7 +190,15 @@ def _classifier(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Cl
         return Classical.from_arrays(arrays, from_dict(Run, metadata["run"]), classes, settings)
     network = build_model(model_spec, classes=len(classes), channels=settings.channels, size=settings.size)
     network = without_auxiliary(network)
-    model = ConvNet(network, classes, settings, mean=arrays["mean"], std=arrays["std"], mirror=model_spec.mirror)
+    model = ConvNet(
+        network,
+        classes,
+        settings,
+        mean=arrays["mean"],
+        std=arrays["std"],
+        mirror=model_spec.mirror,
+        shift=model_spec.shift,
+    )
     model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return model.eval()
 

@@ -86,8 +86,10 @@ def fit(
 
     steps_per_epoch = len(data.train) // trainer.batch_size
     per_step, per_validation = trainer.probe(data.train, data.val)
-    # The model is judged once more on the validation images at the end, see run.py
-    deadline = training_deadline(run, per_validation * (len(data.test) + len(data.val)) / len(data.val), page=page)
+    # Shifted views are left to the end, where the model is judged once more on the validation images, too, see run.py:
+    # they raise all epochs alike
+    final = per_validation * run.model.views / model.views
+    deadline = training_deadline(run, final * (len(data.test) + len(data.val)) / len(data.val), page=page)
     epochs = run.epochs if run.epochs is not None else recipe.epochs
     total = max(1, round(epochs * steps_per_epoch)) if run.epochs is not None or deadline is None else None
     pace = Pace(total_steps=total, deadline=deadline, clock=clock)
@@ -118,6 +120,7 @@ def fit(
         on_save=on_save,
     )
     assert state.best is not None
+    trainer.model.shift = run.model.shift
     return Fitted(
         model=trainer.model,
         params=cost.params,
