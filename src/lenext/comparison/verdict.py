@@ -109,8 +109,8 @@ def _cheaper(winner: Row, best: Row, against: Difference, images: int) -> str:
         f"the cheapest to run, with {show('macs', winner['macs'])} an image against {text.compact(best['macs'])}. "
         f"Of the {text.count(images)} validation images {best['model']} gets {text.percent(best['val_accuracy'])} "
         f"right and {winner['model']} {text.percent(winner['val_accuracy'])}, a difference of "
-        f"{_points(-against.value)} that may be chance (95 % interval {100 * -against.high:.1f} to "
-        f"{100 * -against.low:.1f})."
+        f"{_points(-against.value)} that may be chance (95 % interval {text.points(-against.high)} to "
+        f"{text.points(-against.low)})."
     )
 
 
