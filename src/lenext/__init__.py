@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from lenext.comparison import compare
     from lenext.data.check import check
     from lenext.data.pack import pack
-    from lenext.ladder import cost
+    from lenext.ladder import add_rung, cost
     from lenext.models import build
     from lenext.run import resume, train
     from lenext.ship.bundle import load
     from lenext.ship.pretrained import pretrained
 
-__all__ = ["build", "check", "compare", "cost", "load", "pack", "pretrained", "resume", "train"]
+__all__ = ["add_rung", "build", "check", "compare", "cost", "load", "pack", "pretrained", "resume", "train"]
 
 _HOMES = {
+    "add_rung": "lenext.ladder",
     "build": "lenext.models",
     "check": "lenext.data.check",
     "compare": "lenext.comparison",

@@ -1,7 +1,9 @@
 """The ladder: every rung, networks and classical methods alike, from the cheapest up."""
 
+import datetime
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,20 @@ from lenext import classical
 from lenext.classical import RUNGS
 from lenext.costing import Count, Layer, count, without_memory
 from lenext.errors import UsageError
-from lenext.models import VARIANTS, Variant, build_model, check_weights, variant, without_weights
-from lenext.spec import Model, Run, from_dict, merge, suggestion, to_dict, validate
+from lenext.models import (
+    LAYER_OPTIONS,
+    VARIANTS,
+    Shape,
+    Variant,
+    build_model,
+    check_weights,
+    variant,
+    without_weights,
+)
+from lenext.nn import Layers
+from lenext.spec import Model, Recipe, Run, from_dict, merge, suggestion, to_dict, validate
 from lenext.training import recipe_for
-from lenext.training.recipes import FINE_TUNING
+from lenext.training.recipes import FINE_TUNING, RECIPES
 
 # The sections of a run that only some rungs read
 SECTIONS = ("recipe", "descriptors", "codebook", "encoding", "svm")
@@ -52,6 +64,39 @@ def rung(name: str) -> Rung:
         return _rung(name, variant(name))
     except UsageError as error:
         raise UsageError(f"unknown model {name!r}; {suggestion(name, LADDER)}; `lenext models` lists them") from error
+
+
+def add_rung(
+    name: str,
+    build: Callable[[Shape, Layers], nn.Module],
+    *,
+    recipe: Recipe | None = None,
+    layers: Layers = Layers(),
+    options: Sequence[str] = (),
+    min_size: int = 8,
+    family: str = "own",
+    year: int | None = None,
+    paper: str = "",
+) -> None:
+    """Adds a network of one's own to the ladder, for this process: it trains, is compared and bundled like any other.
+
+    `build` makes it for images float [N, shape.channels, shape.size, shape.size] to logits [N, shape.classes]; `layers`
+    are those that settings below ``model.`` change, of which it honours `options` (``"width"``, ``"norm"``, …);
+    `recipe` is how it is trained (default: as networks of its norm are), `min_size` its least side in pixels, `year`
+    this one. A bundle of it is loaded where the rung has been added, too. Raises UsageError for a name that is taken,
+    or that could not be told from a width or mirrored images on a command line, and for an unknown option.
+    """
+    if name in LADDER or not re.fullmatch(r"[a-z0-9_]+", name):
+        raise UsageError(f"{name!r}: accepted: a name of a-z, 0-9 and _ that the ladder does not have yet")
+    if unknown := [option for option in options if option not in LAYER_OPTIONS]:
+        raise UsageError(f"{name}: given option {unknown[0]!r}, accepted: {', '.join(LAYER_OPTIONS)}")
+    VARIANTS[name] = Variant(
+        family, year or datetime.date.today().year, paper, build,
+        classes=10, channels=1, size=28, layers=layers, options=tuple(options), min_size=min_size,
+    )  # fmt: skip
+    if recipe is not None:
+        RECIPES[name] = recipe
+    LADDER[name] = _rung(name, VARIANTS[name])
 
 
 def resolve(source: str, model: str | None, *layers: Mapping[str, Any]) -> Run:

@@ -11,7 +11,7 @@ from torch import nn
 from lenext.errors import UsageError
 from lenext.models import alexnet, googlenet, inception, lenet, published, resnet, resnet9, softmax, vgg, weights
 from lenext.models.published import Pretrained
-from lenext.models.variant import Published, Shape, Variant
+from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
 from lenext.models.weights import heads
 from lenext.nn import Layers
 from lenext.spec import OF_CLASSIFIERS, Model, from_dict, suggestion, validate
@@ -28,9 +28,11 @@ VARIANTS: dict[str, Variant] = {
 }
 
 __all__ = [
+    "LAYER_OPTIONS",
     "VARIANTS",
     "Pretrained",
     "Published",
+    "Shape",
     "Variant",
     "build",
     "build_model",

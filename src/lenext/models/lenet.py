@@ -11,17 +11,27 @@ changes that AlexNet made later, ReLU and max pooling, and nothing else.
 from torch import nn
 
 from lenext.models.variant import Shape, Variant
-from lenext.nn import AlignedConv2d, Layers, Units, conv_output, he, xavier
+from lenext.nn import VECTOR, AlignedConv2d, Layers, Units, conv_output, he, xavier
 
 
-def lenet(shape: Shape, layers: Layers) -> nn.Module:
-    """Images float [N, channels, size, size] to logits [N, classes]."""
-    six, sixteen, wide, narrow = (layers.channels(n) for n in (6, 16, 120, 84))
+def lenet(
+    shape: Shape, layers: Layers, *, maps: tuple[int, int] = (6, 16), hidden: tuple[int, int] = (120, 84)
+) -> nn.Module:
+    """Images float [N, channels, size, size] to logits [N, classes]; `maps` and `hidden` are its layers' widths."""
+    six, sixteen, wide, narrow = (layers.channels(n) for n in (*maps, *hidden))
     side = conv_output(conv_output(shape.size, 5, padding=2) // 2, 5) // 2
+    # What AlignedConv2d adds in training passes through pooling and activation, but not through other layers
+    plain = layers.norm == "none" and layers.groups == 1 and not layers.sliced and sixteen % VECTOR == 0
+
+    def conv(before: int, after: int, *, padding: int, first: bool = False) -> nn.Module:
+        if plain:
+            return AlignedConv2d(before, after, 5, padding=padding)
+        return layers.conv(before, after, 5, padding=padding, first=first)
+
     network = Units(
-        _conv(layers, shape.channels, six, padding=2, first=True),
+        conv(shape.channels, six, padding=2, first=True),
         *_activate_and_pool(layers, six),
-        _conv(layers, six, sixteen, padding=0),
+        conv(six, sixteen, padding=0),
         *_activate_and_pool(layers, sixteen),
         nn.Flatten(),
         nn.Linear(sixteen * side**2, wide),
@@ -31,14 +41,6 @@ def lenet(shape: Shape, layers: Layers) -> nn.Module:
         nn.Linear(narrow, shape.classes),
     )
     return he(network) if layers.activation == "relu" else xavier(network)
-
-
-def _conv(layers: Layers, before: int, after: int, *, padding: int, first: bool = False) -> nn.Module:
-    # What AlignedConv2d adds in training passes through pooling and activation, but not through other layers
-    plain = layers.norm == "none" and layers.groups == 1 and not layers.sliced and layers.channels(16) % 8 == 0
-    if plain:
-        return AlignedConv2d(before, after, 5, padding=padding)
-    return layers.conv(before, after, 5, padding=padding, first=first)
 
 
 def _activate_and_pool(layers: Layers, channels: int) -> list[nn.Module]:

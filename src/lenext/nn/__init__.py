@@ -8,7 +8,7 @@ from lenext.nn.fused import (
     pool_and_activate,
 )
 from lenext.nn.initialise import HEAD_STD, he, xavier
-from lenext.nn.layers import AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
+from lenext.nn.layers import VECTOR, AlignedConv2d, AuxiliaryHead, Dropout, Layers, without_auxiliary
 from lenext.nn.shapes import conv_output
 from lenext.nn.sync import SyncBatchNorm2d, synchronise
 from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
@@ -16,6 +16,7 @@ from lenext.nn.threads import SMALL_MACS, on_threads, share_out, threads_for
 __all__ = [
     "HEAD_STD",
     "SMALL_MACS",
+    "VECTOR",
     "AlignedConv2d",
     "AuxiliaryHead",
     "Dropout",

@@ -21,9 +21,9 @@ from safetensors.numpy import save_file
 from lenext.classical import RUNGS, Classical
 from lenext.classifier import Classifier, ConvNet
 from lenext.data import Preprocess, prepare_with, preprocess
-from lenext.errors import DataError, LenextError, ParityError
+from lenext.errors import DataError, LenextError, ParityError, UsageError
 from lenext.evaluate import evaluate
-from lenext.models import build_model, without_weights
+from lenext.models import build_model, variant, without_weights
 from lenext.nn import without_auxiliary
 from lenext.record import replacing
 from lenext.ship.predict import Prediction, predict
@@ -157,6 +157,7 @@ def load(path: Path | str, *, verify: bool = False) -> Bundle:
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path}: bundle format {metadata.get('format')!r}; this lenext reads format {FORMAT}")
     weights = {k.removeprefix("weights."): array for k, array in arrays.items() if k.startswith("weights.")}
+    _must_be_of_the_ladder(path, metadata)
     try:
         bundle = Bundle(
             _classifier(metadata, weights),
@@ -181,6 +182,17 @@ def _arrays(classifier: Classifier) -> dict[str, NDArray[Any]]:
         return {name: tensor.detach().cpu().numpy() for name, tensor in classifier.state_dict().items()}
     assert isinstance(classifier, Classical)
     return classifier.arrays()
+
+
+def _must_be_of_the_ladder(path: Path, metadata: dict[str, Any]) -> None:
+    name = (metadata.get("model") or {}).get("name")
+    if not isinstance(name, str) or name in RUNGS:
+        return
+    try:
+        variant(name)
+    except UsageError as error:
+        raise DataError(f"{path} is of a network {name!r}, which is not of the ladder; accepted: after "
+                        f"lenext.add_rung({name!r}, …), where it is one of your own") from error  # fmt: skip
 
 
 def _classifier(metadata: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Classifier:
