@@ -47,6 +47,7 @@ def test_yaml_and_back_is_the_same_run(tmp_path):
         ({"recipe": {"batch_size": 2.5}}, r"recipe.batch_size: given 2.5, accepted: a whole number"),
         ({"recipe": {"batch_size": True}}, r"recipe.batch_size: given True, accepted: a whole number"),
         ({"recipe": {"optimizer": "adam"}}, r"recipe.optimizer: given 'adam', accepted: sgd, adamw"),
+        ({"recipe": {"loss": "hinge"}}, r"recipe.loss: given 'hinge', accepted: cross_entropy, focal"),
         ({"recipe": {"augment": {"flip": "yes"}}}, r"flip: given 'yes', accepted: true or false"),
         ({"recipe": 3}, r"recipe: expected a mapping of keys to values, given 3"),
         ({"zzz": 3}, r"unknown key 'zzz'; accepted: data, model"),
@@ -74,6 +75,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
         ({"data": {"channels": 2}}, "data.channels: given 2, accepted: 1, 3"),
         ({"data": {"size": 0}}, "data.size: given 0, accepted: 1 to 4096"),
         ({"recipe": {"lr": -1.0}}, "recipe.lr: given -1, accepted: more than 0"),
+        ({"recipe": {"focal_gamma": -0.5}}, "recipe.focal_gamma: given -0.5, accepted: 0 to 100"),
+        ({"recipe": {"class_weights": True, "balanced": True}}, "both recipe.class_weights and recipe.balanced"),
         ({"recipe": {"augment": {"erase": 1.5}}}, "recipe.augment.erase: given 1.5, accepted: 0 to 1"),
     ],
 )

@@ -21,6 +21,7 @@ from lenext.nn import missing_kernels
 from lenext.spec import Augment, Recipe, Run, from_dict, merge
 from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
+from lenext.training.losses import Loss
 from lenext.training.memory import fit_into_memory
 from lenext.training.precision import Precision, choose_device, choose_precision
 
@@ -71,9 +72,10 @@ def bench_train(
     given = merge(settings or {}, {"recipe": {"batch_size": batch_size}} if batch_size else {})
     run, classifier, precision = _network(model, size, channels, classes, given)
     assert run.recipe is not None
-    trainer = Trainer(classifier, run.recipe, precision, batch_size=run.recipe.batch_size, seed=run.seed)
     shape = classifier.preprocess
     images = random_images(shape.channels, shape.size, len(classifier.classes), run.recipe.batch_size)
+    loss = Loss(run.recipe, images.labels)
+    trainer = Trainer(classifier, run.recipe, precision, batch_size=run.recipe.batch_size, seed=run.seed, loss=loss)
     if run.recipe.at_once is None:
         fit_into_memory(trainer, images)
     classifier.train()
@@ -130,7 +132,9 @@ def bench_data(
     recipe = run.recipe or Recipe(augment=Augment())
     batch_size = min(batch_size or recipe.batch_size, len(images.train))
     fill = np.full(images.preprocess.channels, 128, np.uint8)
-    loader = Loader(images.train, recipe.augment, batch_size=batch_size, seed=run.seed, fill=fill)
+    loader = Loader(
+        images.train, recipe.augment, batch_size=batch_size, seed=run.seed, fill=fill, balanced=recipe.balanced
+    )
     loader_rate(loader, seconds / 2)  # the files come into memory, as far as they fit
     rates = tuple(loader_rate(loader, seconds) for _ in range(repeats))
     shape = images.preprocess

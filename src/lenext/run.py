@@ -26,7 +26,7 @@ from lenext.ladder import Rung, resolve, rung
 from lenext.record import Follower, Record, environment, replacing
 from lenext.report import report
 from lenext.ship.bundle import Bundle
-from lenext.spec import Data, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
+from lenext.spec import Data, Loss, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
 from lenext.training.allocator import keep_memory
 from lenext.training.budget import RECORD_SECONDS, REPORT_SECONDS, Clock, training_deadline
@@ -114,6 +114,7 @@ def train(
     *,
     model: str | None = None,
     weights: Path | str | None = None,
+    loss: Loss | None = None,
     epochs: float | None = None,
     budget: float | str | None = None,
     seed: int | None = None,
@@ -124,13 +125,15 @@ def train(
 ) -> Result:
     """Trains one model of the ladder on `data` and bundles it: ``lenext.train("digits", model="lenet_relu")``.
 
-    `data` is a name or a path; `weights` a file to begin with, or the name of published ones; `epochs` passes over the
-    training images, or a `budget` in seconds (or as ``"2m"``) for everything, judging and reporting included, which
-    counts from `started` (a time.perf_counter(); default now); `settings` are nested, as in a YAML file:
-    ``{"recipe": {"lr": 0.1}}``.
+    `data` is a name or a path; `weights` a file to begin with, or the name of published ones; `loss` what a network
+    minimises; `epochs` passes over the training images, or a `budget` in seconds (or as ``"2m"``) for everything,
+    judging and reporting included, which counts from `started` (a time.perf_counter(); default now); `settings` are
+    nested, as in a YAML file: ``{"recipe": {"lr": 0.1}}``.
     Raises the errors of `lenext.errors`.
     """
-    spec = asked(data, model=model, weights=weights, epochs=epochs, budget=budget, seed=seed, settings=settings)
+    spec = asked(
+        data, model=model, weights=weights, loss=loss, epochs=epochs, budget=budget, seed=seed, settings=settings
+    )
     return run(spec, out=Path(out) if out else None, observer=observer, started=started)
 
 
@@ -139,6 +142,7 @@ def asked(
     *,
     model: str | None = None,
     weights: Path | str | None = None,
+    loss: Loss | None = None,
     epochs: float | None = None,
     budget: float | str | None = None,
     seed: int | None = None,
@@ -149,6 +153,8 @@ def asked(
     layer: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if weights is not None:
         layer["model"] = {"weights": str(weights)}
+    if loss is not None:
+        layer["recipe"] = {"loss": loss}
     return resolve(data, model, settings or {}, layer)
 
 

@@ -21,6 +21,7 @@ from lenext.errors import UsageError
 T = TypeVar("T")
 
 Fit = Literal["pad", "crop", "squash"]
+Loss = Literal["cross_entropy", "focal"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ class Recipe:
     epochs: float = 20.0  # unless --epochs or --budget is given
     schedule: Literal["cosine", "one_cycle", "constant"] = "one_cycle"
     warmup: float = 0.15  # share of training over which the learning rate rises
+    loss: Loss = "cross_entropy"
+    focal_gamma: float = 2.0  # of the focal loss: the higher, the less images weigh that are classified well
+    class_weights: bool = False  # images weigh inversely to how many of their class there are; 1 on average
+    balanced: bool = False  # an epoch takes every class equally often, and images of the rare ones again and again
     label_smoothing: float = 0.0
     ema: float = 0.0  # share of training that the moving average of the weights looks back on; 0 is off
     clip_norm: float = 0.0  # largest gradient norm; 0 is off
@@ -198,6 +203,7 @@ _RANGES = {
     "recipe.batch_size": (1, _HUGE),
     "recipe.epochs": (_TINY, _HUGE),
     "recipe.warmup": (0.0, 1.0),
+    "recipe.focal_gamma": (0.0, 100.0),
     "recipe.label_smoothing": (0.0, 0.99),
     "recipe.ema": (0.0, 1.0),
     "recipe.clip_norm": (0.0, _HUGE),
@@ -261,10 +267,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 def validate(part: T, where: str = "") -> T:
     """`part` itself, a run or one of its sections (then `where` is the section's dotted path).
 
-    Raises UsageError where a value is out of its range, naming it and the range.
+    Raises UsageError where a value is out of its range, naming it and the range, or two exclude each other.
     """
     if isinstance(part, Run) and part.epochs is not None and part.budget is not None:
         raise UsageError("given both epochs and budget, accepted: one of them")
+    if isinstance(part, Run) and part.recipe is not None and part.recipe.class_weights and part.recipe.balanced:
+        raise UsageError("given both recipe.class_weights and recipe.balanced, accepted: one of them, as either makes "
+                         "classes count equally")  # fmt: skip
     for path, (low, high) in _RANGES.items():
         if not path.startswith(where):
             continue

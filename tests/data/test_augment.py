@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lenext.data import augment, mix, order, uniform
+from lenext.data import augment, balanced_order, mix, order, uniform
 from lenext.spec import Augment
 
 EVERYTHING = Augment(shift=3, flip=True, crop_area=0.4, erase=0.7, brightness=0.3, contrast=0.3)
@@ -198,6 +198,17 @@ def test_mixing_that_is_off_or_has_no_partner_changes_nothing():
         assert share.tolist() == [1.0] * len(some)
 
 
+def test_when_an_image_comes_says_nothing_of_how_it_is_shifted():
+    """Else each batch would be shifted one way."""
+    images = np.zeros((600, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 255
+    shifted = run(images, Augment(shift=2), indices=order(0, 0, 600))
+    down, across = (shifted.max(axis=axes).argmax(axis=1) for axes in ((2, 3), (1, 3)))
+    for places in (down, across):
+        assert sorted(set(places)) == [2, 3, 4, 5, 6]
+        assert abs(stats.spearmanr(places, np.arange(600)).statistic) < 0.15
+
+
 def test_order_is_a_permutation_of_its_own_for_every_epoch():
     first, second = order(0, 0, 1000), order(0, 1, 1000)
     assert first.dtype == np.int64
@@ -205,3 +216,53 @@ def test_order_is_a_permutation_of_its_own_for_every_epoch():
     assert not np.array_equal(first, second)
     assert np.array_equal(first, order(0, 0, 1000))
     assert abs(stats.spearmanr(first, second).statistic) < 0.1
+
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 3, 4], [60, 25, 9, 1]))  # none of class 2
+
+
+def test_a_balanced_epoch_takes_every_class_equally_often_and_the_remainder_in_turns():
+    n, taken = len(LABELS), np.zeros(5, int)
+    for epoch in range(8):
+        indices = balanced_order(3, epoch, LABELS)
+        assert indices.dtype == np.int64
+        assert len(np.unique(indices)) == n == len(indices)
+        counts = np.bincount(LABELS[indices % n], minlength=5)
+        assert sorted(set(counts)) == [0, n // 4, n // 4 + 1]
+        taken += counts
+    assert taken.tolist() == [2 * n, 2 * n, 0, 2 * n, 2 * n]
+
+
+def test_no_image_comes_again_before_all_of_its_class_have_come():
+    n, times = len(LABELS), np.zeros(len(LABELS), int)
+    for epoch in range(5):
+        times += np.bincount(balanced_order(3, epoch, LABELS) % n, minlength=n)
+        for label in np.unique(LABELS):
+            assert np.ptp(times[label == LABELS]) <= 1
+
+
+def test_a_balanced_order_is_random_and_a_function_of_seed_and_epoch():
+    n = len(LABELS)
+    first = balanced_order(3, 0, LABELS)
+    assert np.array_equal(first, balanced_order(3, 0, LABELS))
+    for other in (balanced_order(3, 1, LABELS), balanced_order(4, 0, LABELS)):
+        assert not np.array_equal(first % n, other % n)
+    # neither classes nor an image's several visits lie together; which of a common class come differs
+    assert abs(stats.spearmanr(LABELS[first % n], np.arange(n)).statistic) < 0.3
+    common = [set(balanced_order(seed, 0, LABELS) % n) & set(np.flatnonzero(LABELS == 0)) for seed in range(5)]
+    assert len(set(map(frozenset, common))) == 5
+
+
+def test_where_classes_are_as_many_a_balanced_epoch_has_every_image_once():
+    labels = np.arange(100) % 5
+    for epoch in range(3):
+        assert np.array_equal(np.sort(balanced_order(0, epoch, labels) % 100), np.arange(100))
+
+
+def test_an_image_that_comes_again_is_augmented_otherwise():
+    n = len(LABELS)
+    indices = balanced_order(3, 0, LABELS)
+    again = indices[LABELS[indices % n] == 4]  # the only image of its class
+    assert len(again) >= n // 4
+    augmented = run(np.repeat(batch(1), len(again), axis=0), EVERYTHING, indices=again)
+    assert len({image.tobytes() for image in augmented}) == len(again)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from samples import file_of, on_white, stamps
 
-from lenext.data import Loader, augment, loader_rate, mix, order, prepare
+from lenext.data import Loader, Subset, augment, balanced_order, loader_rate, mix, order, prepare
 from lenext.data.augment import crop_boxes
 from lenext.data.pack import pack
 from lenext.errors import DataError
@@ -99,6 +99,53 @@ def test_threads_the_world_and_the_first_step_do_not_matter(folder, packs, sourc
                 assert np.array_equal(together, getattr(whole[step], name))
     sizes = [len(loaded(subset, CROPPED, batches=1, rank=rank, world=3)[0].labels) for rank in range(3)]
     assert sizes == [len(part) for part in np.array_split(np.arange(16), 3)]
+
+
+def thinned(subset):
+    """50 images of class 0, 10 of class 1, 2 of class 2."""
+    chosen = np.concatenate([np.flatnonzero(subset.labels == label)[:n] for label, n in enumerate((50, 10, 2))])
+    images = subset.images[chosen] if isinstance(subset.images, np.ndarray) else subset.images.of(chosen)
+    return Subset(images, subset.labels[chosen], [subset.paths[i] for i in chosen], [""] * len(chosen))
+
+
+def test_a_balanced_epoch_is_made_of_the_images_that_its_order_says(folder):
+    subset = thinned(train_part(folder))
+    n, steps = len(subset), len(subset) // 16
+    assert set(np.bincount(subset.labels)) != {n // 3}
+    for step, batch in enumerate(loaded(subset, EVERYTHING, batches=2 * steps, balanced=True)):
+        epoch, position = divmod(step, steps)
+        indices = balanced_order(3, epoch, subset.labels)[position * 16 : (position + 1) * 16]
+        key = {"seed": 3, "epoch": epoch, "indices": indices}
+        images = augment(subset.images[indices % n], EVERYTHING, fill=FILL, **key)
+        images, others, shares = mix(images, subset.labels[indices % n], EVERYTHING, **key)
+        assert np.array_equal(batch.images, images)
+        assert np.array_equal(batch.labels, subset.labels[indices % n])
+        assert np.array_equal(batch.others, others)
+        assert np.array_equal(batch.shares, shares)
+
+
+@pytest.mark.parametrize("source", ["memory", "keep", "raw"])
+def test_balanced_batches_do_not_hang_on_threads_the_world_or_the_first_step(folder, packs, source):
+    subset = thinned(train_part(folder if source == "memory" else packs[source]))
+    whole = loaded(subset, CROPPED, batches=8, ahead=0, balanced=True)
+    same(loaded(subset, CROPPED, batches=8, ahead=3, balanced=True), whole)
+    same(loaded(subset, CROPPED, step=5, batches=3, balanced=True), whole[5:])
+    for world in (2, 3):
+        shares = [loaded(subset, CROPPED, rank=rank, world=world, balanced=True) for rank in range(world)]
+        for step in range(5):
+            for name in ("images", "labels", "others", "shares"):
+                together = np.concatenate([getattr(share[step], name) for share in shares])
+                assert np.array_equal(together, getattr(whole[step], name))
+
+
+@pytest.mark.parametrize("settings", [Augment(), Augment(crop_area=0.2)])
+@pytest.mark.parametrize("source", ["memory", "keep", "raw"])
+def test_an_image_that_comes_again_in_an_epoch_is_another_part_of_the_same_picture(folder, packs, source, settings):
+    subset = thinned(train_part(folder if source == "memory" else packs[source]))
+    batches = loaded(subset, settings, batches=len(subset) // 16, balanced=True)
+    rare = [image for batch in batches for image in batch.images[batch.labels == 2]]
+    assert len(rare) > 10  # of 2 images
+    assert len({image.tobytes() for image in rare}) == (len(rare) if settings.crop_area < 1 else 2)
 
 
 def test_seeds_and_epochs_differ(folder):

@@ -19,7 +19,11 @@ from lenext.run import Observer, Result, resume, run
 from lenext.training import Progress, loop
 
 # Dropout's place in the random stream is tested with the networks that have it; mixing and erasing are on here
-SETTINGS = {"recipe": {"augment": {"shift": 2, "erase": 0.3, "mixup": 0.2}, "ema": 0.1}, "epochs": 6, "seed": 3}
+SETTINGS = {
+    "recipe": {"augment": {"shift": 2, "erase": 0.3, "mixup": 0.2}, "ema": 0.1, "balanced": True},
+    "epochs": 6,
+    "seed": 3,
+}
 KILLS = 20
 
 

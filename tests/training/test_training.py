@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -18,7 +17,6 @@ from lenext.run import run
 from lenext.spec import Model, Recipe
 from lenext.training import recipe_for
 from lenext.training.budget import Pace
-from lenext.training.loop import mixed_cross_entropy
 from lenext.training.optim import MovingAverage, make_optimizer, parameter_groups
 from lenext.training.precision import choose_precision
 from lenext.training.schedule import lr_factor
@@ -174,18 +172,6 @@ def test_the_moving_average_of_a_constant_is_the_constant_and_of_a_ramp_lags():
     # An exponential average with time constant τ lags a ramp by τ
     assert average.network.weight.item() == pytest.approx(1 - 0.1, abs=0.005)
     assert MovingAverage(layer, share=0.0).network is layer
-
-
-def test_mixed_loss_is_the_weighted_sum_of_both():
-    torch.manual_seed(0)
-    logits, labels, others = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([2, 2, 0, 1, 1])
-    shares = torch.tensor([1.0, 0.7, 0.5, 0.2, 0.9])
-    expected = np.array([
-        shares[i] * -logits[i].log_softmax(0)[labels[i]] + (1 - shares[i]) * -logits[i].log_softmax(0)[others[i]]
-        for i in range(5)
-    ])  # fmt: skip
-    found = mixed_cross_entropy(logits, labels, others, shares, smoothing=0.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_precision_is_what_the_machine_has():

@@ -26,7 +26,14 @@ from lenext.training.distributed import World, joined
 
 # Mixed images have a partner in another worker's share; 100 images a step are 34, 33 and 33
 SETTINGS = {
-    "recipe": {"augment": {"shift": 1, "mixup": 0.2, "cutmix": 0.5}, "ema": 0.1, "batch_size": 100, "freeze": 0.3},
+    "recipe": {
+        "augment": {"shift": 1, "mixup": 0.2, "cutmix": 0.5},
+        "loss": "focal",
+        "class_weights": True,
+        "ema": 0.1,
+        "batch_size": 100,
+        "freeze": 0.3,
+    },
     "epochs": 2,
     "precision": "float32",
 }

@@ -1,6 +1,7 @@
 """`lenext train`."""
 
 from pathlib import Path
+from typing import Literal
 
 from lenext.cli.console import STARTED, Output, Settings
 from lenext.errors import UsageError
@@ -12,6 +13,7 @@ def train(
     *,
     model: str | None = None,
     weights: str | None = None,
+    loss: Literal["cross_entropy", "focal"] | None = None,
     budget: str | None = None,
     epochs: float | None = None,
     seed: int | None = None,
@@ -35,6 +37,8 @@ def train(
         A rung of the ladder; `lenext models` lists them.
     weights
         Begin with these: a .pth or .safetensors file, or imagenet for published ones.
+    loss
+        What training minimises: cross_entropy, or focal, which minds images that are classified well little.
     budget
         Time for everything, such as 90s, 2m or 1h30m.
     epochs
@@ -55,7 +59,16 @@ def train(
     from lenext.run import asked
     from lenext.run import run as start
 
-    spec = asked(data, model=model, weights=weights, epochs=epochs, budget=budget, seed=seed, settings=settings.read())
+    spec = asked(
+        data,
+        model=model,
+        weights=weights,
+        loss=loss,
+        epochs=epochs,
+        budget=budget,
+        seed=seed,
+        settings=settings.read(),
+    )
     for option, value in (("workers", workers), ("storage", storage)):
         if value is not None and not ray:
             raise UsageError(f"--{option}: given {value} without --ray, accepted: with it; without Ray workers are "

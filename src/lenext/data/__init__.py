@@ -1,6 +1,6 @@
 """From labelled files to uint8 images: finding, checking, splitting, preprocessing, augmenting."""
 
-from lenext.data.augment import augment, mix, order, uniform
+from lenext.data.augment import augment, balanced_order, mix, order, uniform
 from lenext.data.check import CheckReport, check
 from lenext.data.dataset import Dataset, Evaluation, Subset, prepare, prepare_with
 from lenext.data.lazy import LazyImages
@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "Subset",
     "augment",
+    "balanced_order",
     "check",
     "decode",
     "encode_png",

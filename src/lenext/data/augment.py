@@ -13,8 +13,8 @@ from lenext.spec import Augment
 
 # Which draw of an image's stream decides what. A draw is never used twice, so switching one effect on or off leaves
 # the others as they were.
-_SHIFT, _FLIP, _CROP, _LIGHT, _ERASE, _MIX = 0, 2, 3, 7, 9, 13
-_DRAWS = 17
+_ORDER, _SHIFT, _FLIP, _CROP, _LIGHT, _ERASE, _MIX = 0, 1, 3, 4, 8, 10, 14
+_DRAWS = 18
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -32,7 +32,33 @@ def uniform(seed: int, epoch: int, indices: NDArray[np.int64], draws: int) -> ND
 
 def order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """The order in which an epoch visits n images: an int64 permutation."""
-    return np.argsort(uniform(seed, epoch, np.arange(n), 1)[:, 0], kind="stable")
+    return np.argsort(uniform(seed, epoch, np.arange(n), _ORDER + 1)[:, _ORDER], kind="stable")
+
+
+def balanced_order(seed: int, epoch: int, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What an epoch visits where each class shall come as often as any other: int64 [N], from `labels` int64 [N].
+
+    From epoch to epoch a class goes through its images in a random order, and once all were visited in another one.
+    Where N does not divide by the number of classes, they take turns in coming once more. Index i + N, i + 2 N and so
+    on is image i, too: what is drawn for it is then other than before, so that an image that comes several times in an
+    epoch is augmented in several ways.
+    """
+    n = len(labels)
+    _, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    k = len(counts)
+    # How often each class has come before this epoch, and after it: over all classes, n times the number of epochs
+    first, last = ((n * number + np.arange(k)) // k for number in (epoch, epoch + 1))
+    passes = first // counts, -(-last // counts)  # through its images, that the epoch has a part in
+    wanted = (passes[1] - passes[0]) * counts
+    of = np.repeat(np.arange(k), wanted)
+    place = np.arange(len(of)) + (passes[0] * counts - np.cumsum(wanted) + wanted)[of]  # among all that it ever visits
+    by_class, begins = np.argsort(places, kind="stable"), np.cumsum(counts) - counts
+    number, member = np.divmod(place, counts[of])
+    indices = by_class[begins[of] + member] + n * number
+    block = np.cumsum(member == 0)  # one pass of one class, within which they are put into a random order
+    indices = indices[np.lexsort((uniform(seed, -1, indices, 1)[:, 0], block))]
+    chosen: NDArray[np.int64] = indices[(first[of] <= place) & (place < last[of])][order(seed, epoch, n)]
+    return chosen
 
 
 def augment(
@@ -46,8 +72,9 @@ def augment(
 ) -> Pixels:
     """New uint8 [N, H, W, C] from `images` uint8 [N, H, W, C]; mixup and CutMix apart, see `mix`.
 
-    `indices` int64 [N] are the images' places in the training set; `fill` uint8 [C] is what shifting brings in and
-    erasing leaves. Random resized crop: Szegedy et al. 2015; shift: Krizhevsky 2009; erasing: DeVries & Taylor 2017.
+    `indices` int64 [N] are the images' places in the training set, or beyond it, see `balanced_order`; `fill` uint8 [C]
+    is what shifting brings in and erasing leaves. Random resized crop: Szegedy et al. 2015; shift: Krizhevsky 2009;
+    erasing: DeVries & Taylor 2017.
     """
     draws = uniform(seed, epoch, indices, _DRAWS)
     if settings.crop_area < 1:

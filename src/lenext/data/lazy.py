@@ -78,11 +78,13 @@ class LazyImages:
     def resized_crops(self, indices: NDArray[np.int64], least: float, *, seed: int, epoch: int) -> Pixels:
         """A random part of each of the chosen images, of `least` to all of its area, as `augment` draws it.
 
+        Index i + N is image i, too, another part of it, see `balanced_order`.
+
         It is cut out of the picture itself, at the picture's resolution, so that what is enlarged is not blurred and
         nothing is padded: uint8 [n, size, size, channels]. Of a raw pack no other rows are read; a JPEG is decoded at
         1/2, 1/4 or 1/8 where that leaves the part as large as the model needs it.
         """
-        rows, pack, squash = self.rows[indices], self.pack, self.settings.fit == "squash"
+        rows, pack, squash = self.rows[indices % len(self)], self.pack, self.settings.fit == "squash"
         draw = functools.partial(crop_boxes, least=least, seed=seed, epoch=epoch, squash=squash)
         boxes = draw(pack.height[rows], pack.width[rows], indices=indices).tolist()
         out = np.empty((len(rows), *self.shape[1:]), np.uint8)

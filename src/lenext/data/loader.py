@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenext.data.ahead import ahead
-from lenext.data.augment import augment, mix, order
+from lenext.data.augment import augment, balanced_order, mix, order
 from lenext.data.dataset import Subset
 from lenext.data.lazy import LazyImages
 from lenext.data.preprocess import Pixels
@@ -44,7 +44,7 @@ class _Chunk:
 
     batch: Batch
     places: slice  # in the batch
-    indices: NDArray[np.int64]  # of the images, and of one more where images are mixed with the next
+    indices: NDArray[np.int64]  # as of `balanced_order`; one more where images are mixed with the next
     is_last: bool
 
 
@@ -52,8 +52,9 @@ class Loader:
     """The batches of a training set, in an exact order.
 
     An epoch goes through ``order(seed, epoch, n)`` in steps of `batch_size` images, over all processes, and leaves out
-    what does not fill a batch. Process `rank` of `world` takes its contiguous part of each batch. Images are mixed with
-    the next of the whole batch, whatever the world. `fill` uint8 [C] is for shifting and erasing, see `augment`.
+    what does not fill a batch; where it is `balanced`, through ``balanced_order(seed, epoch, labels)``. Process `rank`
+    of `world` takes its contiguous part of each batch. Images are mixed with the next of the whole batch, whatever the
+    world. `fill` uint8 [C] is for shifting and erasing, see `augment`.
 
     `ahead` batches are prepared beforehand, on a thread per core; with 0 each is made when it is asked for, by the
     thread that asks. Raises ValueError where the images do not fill a batch or a process would have none.
@@ -70,6 +71,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         ahead: int = 2,
+        balanced: bool = False,
     ) -> None:
         if not 1 <= batch_size <= len(subset):
             raise ValueError(f"batch_size {batch_size}: accepted: 1 to {len(subset)}, as there are so many images")
@@ -84,6 +86,7 @@ class Loader:
         self.rank = rank
         self.world = world
         self.ahead = ahead
+        self.balanced = balanced
 
     @property
     def steps_per_epoch(self) -> int:
@@ -112,12 +115,12 @@ class Loader:
         for number in itertools.count(step):
             epoch, position = divmod(number, self.steps_per_epoch)
             if epoch != ordered_epoch:
-                epoch_order, ordered_epoch = order(self.seed, epoch, len(self.subset)), epoch
+                epoch_order, ordered_epoch = self._order(epoch), epoch
             whole = epoch_order[position * self.batch_size : (position + 1) * self.batch_size]
             n = share.stop - share.start
             batch = Batch(
                 images=np.empty((n, *images.shape[1:]), np.uint8),
-                labels=self.subset.labels[whole[share]],
+                labels=self._labels(whole[share]),
                 others=np.empty(n, np.int64),
                 shares=np.empty(n, np.float32),
                 epoch=epoch,
@@ -127,6 +130,14 @@ class Loader:
                 first, last = share.start + places.start, share.start + places.stop
                 indices = np.take(whole, np.arange(first, last + mixes), mode="wrap")
                 yield _Chunk(batch, places, indices, places.stop == n)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self.balanced:
+            return balanced_order(self.seed, epoch, self.subset.labels)
+        return order(self.seed, epoch, len(self.subset))
+
+    def _labels(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.subset.labels[indices % len(self.subset)]
 
     def _share(self) -> slice:
         """The part of a batch that is this process's, as numpy.array_split gives them: the first ones are larger."""
@@ -143,7 +154,7 @@ class Loader:
 
     def _prepare(self, chunk: _Chunk) -> Batch | None:
         """Fills in the chunk; the batch after its last one, as chunks are finished in order."""
-        batch, indices, labels = chunk.batch, chunk.indices, self.subset.labels[chunk.indices]
+        batch, indices, labels = chunk.batch, chunk.indices, self._labels(chunk.indices)
         images = self._augmented(indices, batch.epoch)
         images, others, shares = mix(images, labels, self.augment, seed=self.seed, epoch=batch.epoch, indices=indices)
         n = chunk.places.stop - chunk.places.start
@@ -155,12 +166,12 @@ class Loader:
     def _augmented(self, indices: NDArray[np.int64], epoch: int) -> Pixels:
         images, settings = self.subset.images, self.augment
         if not isinstance(images, LazyImages):
-            pixels = images[indices]
+            pixels = images[indices % len(images)]
         elif settings.crop_area < 1:
             pixels = images.resized_crops(indices, settings.crop_area, seed=self.seed, epoch=epoch)
             settings = replace(settings, crop_area=1.0)
         else:
-            pixels = images.decoded(indices)
+            pixels = images.decoded(indices % len(images))
         return augment(pixels, settings, seed=self.seed, epoch=epoch, indices=indices, fill=self.fill)
 
 

@@ -18,6 +18,7 @@ from lenext.training.allocator import keep_memory
 from lenext.training.budget import Clock, Pace, training_deadline
 from lenext.training.distributed import World
 from lenext.training.loop import Progress, Trainer, train
+from lenext.training.losses import Loss
 from lenext.training.memory import fit_into_memory
 from lenext.training.precision import choose_device, choose_precision
 
@@ -76,7 +77,8 @@ def fit(
     recipe, batch_size = _of_all_workers(run.recipe, world, most=_most(len(data.train)))
     if recipe.sync_batch_norm and world.size > 1:
         synchronise(network)
-    trainer = Trainer(model, recipe, precision, batch_size=batch_size, seed=run.seed, world=world)
+    loss = Loss(recipe, data.train.labels)
+    trainer = Trainer(model, recipe, precision, batch_size=batch_size, seed=run.seed, world=world, loss=loss)
     tell = on_start or (lambda _: None)
     resumed = trainer.restore(record.path("last"), tell)
     clock.add(trainer.state.seconds)

@@ -32,6 +32,7 @@ from lenext.spec import Recipe
 from lenext.training import checkpoint
 from lenext.training.budget import Clock, Pace
 from lenext.training.distributed import World
+from lenext.training.losses import Loss
 from lenext.training.optim import MovingAverage, freeze, make_optimizer
 from lenext.training.precision import Precision
 from lenext.training.schedule import lr_factor
@@ -84,14 +85,19 @@ class Trainer:
         batch_size: int,
         seed: int,
         world: World = World(),
+        loss: Loss | None = None,
     ) -> None:
-        """`batch_size` images a step, of all workers together."""
+        """`batch_size` images a step, of all workers together.
+
+        `loss` is that of the recipe and the training images' labels; without class weights it may be left out.
+        """
         self.model = model.to(precision.device)
         self.recipe = recipe
         self.precision = precision
         self.batch_size = batch_size
         self.seed = seed
         self.world = world
+        self.loss = (loss or Loss(recipe)).to(precision.device)
         self.optimizer = make_optimizer(model, recipe)
         self.average = MovingAverage(model, recipe.ema)
         self.best: dict[str, Tensor] = {}
@@ -131,6 +137,7 @@ class Trainer:
             rank=self.world.rank,
             world=self.world.size,
             ahead=2 if apart else 0,
+            balanced=self.recipe.balanced,
         )
 
     def step(self, batch: Batch, advance: float) -> float:
@@ -148,14 +155,10 @@ class Trainer:
             with self.precision.autocast():
                 outputs = model(inputs[part])
             logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-
-            def losses(scores: Tensor) -> Tensor:
-                wanted = (target[part] for target in targets)
-                return mixed_cross_entropy(scores.float(), *wanted, smoothing=recipe.label_smoothing)
-
-            loss = losses(logits)
+            wanted = [target[part] for target in targets]
+            loss = self.loss(logits.float(), *wanted)
             for scores in auxiliary:  # heads in the middle of the network (Szegedy et al. 2015, section 5)
-                loss = loss + recipe.auxiliary * losses(scores)
+                loss = loss + recipe.auxiliary * self.loss(scores.float(), *wanted)
             return loss.sum() / self.batch_size, logits
 
         with threads_for(self.model.cost.macs * len(inputs)):
@@ -252,6 +255,7 @@ class Trainer:
             batch_size=self.batch_size,
             seed=self.seed,
             world=self.world,
+            loss=self.loss,
         )
         twin.compute_at_once(self.state.at_once)
         per_step = (1.0 - frozen) * twin._seconds_per_step(train)
@@ -380,18 +384,6 @@ class _Disk:
                 self.tell(f"{self.trouble}; training goes on, and tries again later")
             return False
         return True
-
-
-def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, weights: Tensor, *, smoothing: float) -> Tensor:
-    """Cross-entropy [N] of logits [N, K] against `labels` and, where images were mixed, `others`, both int64 [N].
-
-    `weights` float32 [N] are the labels' shares (mixup, Zhang et al. 2018; CutMix, Yun et al. 2019).
-    """
-    own = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-    if bool((weights == 1).all()):
-        return own
-    other = F.cross_entropy(logits, others, label_smoothing=smoothing, reduction="none")
-    return weights * own + (1 - weights) * other
 
 
 @contextlib.contextmanager

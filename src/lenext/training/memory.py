@@ -47,7 +47,8 @@ def fit_into_memory(trainer: Trainer, train: Subset) -> None:
 
     def try_out(images: int) -> int:
         before = resident_peak(device)
-        twin = Trainer(copy.deepcopy(trainer.model), trainer.recipe, trainer.precision, batch_size=images, seed=0)
+        model, precision = copy.deepcopy(trainer.model), trainer.precision
+        twin = Trainer(model, trainer.recipe, precision, batch_size=images, seed=0, loss=trainer.loss)
         twin.model.train()
         with contextlib.closing(twin.loader(train).batches()) as batches:
             twin.step(next(batches), 1e-6)
