@@ -9,7 +9,7 @@ from typing import Any
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-from lenext.cli import bench, check, compare, cost, models, pack, predict, report, resume, train
+from lenext.cli import bench, check, compare, cost, lecture, models, pack, predict, report, resume, train
 from lenext.cli import eval as judge
 from lenext.cli.console import complain, print_json
 from lenext.errors import DataError, Interrupted, LenextError, OutOfMemoryError, UsageError
@@ -25,6 +25,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "report": report.report,
     "models": models.models,
     "cost": cost.cost,
+    "lecture": lecture.lecture,
     "bench": bench.bench,
 }
 

@@ -1,0 +1,128 @@
+"""The course of the lecture: which claims there are, and what has become of them in a folder."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lenext.errors import UsageError
+from lenext.lecture import (
+    c00_example,
+    c01_convolution,
+    c02_pooling,
+    c03_arithmetic,
+    c04_learned_features,
+    c05_activation,
+    c06_dropout,
+    c07_augmentation,
+    c08_lenet_to_alexnet,
+    c09_alexnet_cost,
+    c10_deep_narrow,
+    c11_dense_layers,
+    c12_depth,
+    c13_batch_norm,
+    c14_sliced,
+    c15_resnext,
+    c16_winners,
+    c17_group_norm,
+    c18_focal_loss,
+)
+from lenext.lecture.claim import Claim
+from lenext.lecture.lab import Lab
+from lenext.record import RUNS, Record, environment, write_whole
+from lenext.report import charts
+from lenext.run import Observer
+
+_MODULES = (
+    c00_example,
+    c01_convolution,
+    c02_pooling,
+    c03_arithmetic,
+    c04_learned_features,
+    c05_activation,
+    c06_dropout,
+    c07_augmentation,
+    c08_lenet_to_alexnet,
+    c09_alexnet_cost,
+    c10_deep_narrow,
+    c11_dense_layers,
+    c12_depth,
+    c13_batch_norm,
+    c14_sliced,
+    c15_resnext,
+    c16_winners,
+    c17_group_norm,
+    c18_focal_loss,
+)
+CLAIMS: dict[str, Claim] = {module.CLAIM.key: module.CLAIM for module in _MODULES}
+FOLDERS = {True: RUNS / "lecture-quick", False: RUNS / "lecture"}  # of the quick form, and of the full one
+FINDING = "finding.json"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What has become of a claim."""
+
+    claim: Claim
+    folder: Path
+    finding: dict[str, Any] | None  # as in finding.json; None: not yet put to the test
+
+    @property
+    def verdict(self) -> str | None:
+        return None if self.finding is None else str(self.finding["verdict"])
+
+
+def claim(key: str) -> Claim:
+    """The claim C0 to C18, in capitals or not. Raises UsageError."""
+    if (found := CLAIMS.get(key.upper())) is None:
+        raise UsageError(f"claim: given {key}, accepted: {', '.join(CLAIMS)}")
+    return found
+
+
+def status(key: str, *, quick: bool = False, out: Path | None = None) -> Status:
+    """What is known of the claim so far, in its folder below `out`. Raises UsageError for an unknown claim."""
+    found = claim(key)
+    folder = (out or FOLDERS[quick]) / found.key
+    return Status(found, folder, Record(folder).read_json(FINDING))
+
+
+def put_to_the_test(
+    key: str, *, quick: bool = False, out: Path | None = None, observer: Observer | None = None
+) -> Status:
+    """Tries the claim, in its reduced form where `quick`, and writes finding.json and its figures as pictures.
+
+    Where it was stopped it goes on; where it has finished it is not tried again. Raises the errors of `lenext.errors`;
+    UsageError where the folder holds the other form.
+    """
+    before = status(key, quick=quick, out=out)
+    if before.finding is not None:
+        if before.finding["quick"] != quick:
+            held, asked = (("quick" if form else "full") for form in (not quick, quick))
+            raise UsageError(f"{before.folder}: holds the {held} form of {before.claim.key}, asked for is the {asked} "
+                             "one; accepted: another --out")  # fmt: skip
+        return before
+    found, start = before.claim, time.perf_counter()
+    record = Record(before.folder)
+    record.root.mkdir(parents=True, exist_ok=True)
+    observer = observer or Observer()
+    observer.stage(f"{found.key}: {found.slide}")
+    finding = found.study(Lab(record.root, quick=quick, observer=observer))
+    pictures = []
+    for place, (caption, chart) in enumerate(finding.figures.items(), 1):
+        name = f"figure-{place}.png"
+        write_whole(record.path(name), charts.png(chart))
+        pictures.append({"file": name, "caption": caption})
+    document = {
+        "claim": found.key,
+        "slide": found.slide,
+        "experiment": found.experiment,
+        "rule": found.rule,
+        "quick": quick,
+        **finding.document(),
+        "figures": pictures,
+        "command": f"lenext lecture {found.key}{' --quick' if quick else ''}",
+        "seconds": round(time.perf_counter() - start, 1),
+        "environment": environment(),
+    }
+    record.write_json(FINDING, document)
+    return replace(before, finding=record.read_json(FINDING))
