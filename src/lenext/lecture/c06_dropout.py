@@ -30,7 +30,7 @@ def study(lab: Lab) -> Finding:
     arms = [
         Arm(name, "dense_wide", {"model": {"width": width, "dropout": p}}) for name, p in ((WITHOUT, 0.0), (WITH, P))
     ]
-    trials = lab.train(arms, images, epochs=16 if lab.quick else 40)
+    trials = lab.train(arms, images, epochs=40)
 
     hidden = first_hidden(trials[WITHOUT][0], images.data.test.images[:IMAGES])
     drawn = {p: _Draws.of(hidden, p) for p in ALL_P}
