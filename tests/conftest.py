@@ -17,7 +17,7 @@ def digits() -> Dataset:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """LeNet-ReLU after a few epochs on digits: good enough to be right mostly."""
-    return train("digits", model="lenet_relu", epochs=8, out=tmp_path_factory.mktemp("runs") / "lenet_relu")
+    return train("digits", model="lenet_relu", epochs=12, out=tmp_path_factory.mktemp("runs") / "lenet_relu")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,18 @@ from lenext.run import Result
 
 
 def test_the_public_names_are_these() -> None:
-    assert dir(lenext) == ["build", "check", "compare", "cost", "load", "pack", "pretrained", "resume", "train"]
+    assert dir(lenext) == [
+        "add_rung",
+        "build",
+        "check",
+        "compare",
+        "cost",
+        "load",
+        "pack",
+        "pretrained",
+        "resume",
+        "train",
+    ]
     for name in dir(lenext):
         public = getattr(lenext, name)
         assert isinstance(public, Callable)  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def test_softmax_regression_is_as_good_as_scikit_learns(tmp_path, digits):
 
 
 def test_lenet_relu_reads_digits(run):
-    assert run.accuracy >= 0.96  # 8 epochs; the full recipe's figure is in benchmarks/
+    assert run.accuracy >= 0.965  # 12 epochs; the full recipe's figure is in benchmarks/
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, digits):
