@@ -36,7 +36,7 @@ ARMS = (
 
 def study(lab: Lab) -> Finding:
     images = material.fashion(2_000, 500, 2_000) if lab.quick else material.fashion(10_000)
-    epochs = 6 if lab.quick else 20
+    epochs = 5 if lab.quick else 20
     trials = lab.train(ARMS, images, epochs=epochs)
     steps = {after.name: gain(trials[after.name], trials[before.name]) for before, after in pairwise(ARMS)}
     gains = {name: measured(step, name) for name, step in steps.items()}
