@@ -26,7 +26,7 @@ from lenext.data import Dataset, prepare
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.record import Record
 from lenext.report.text import plural
-from lenext.run import Observer, Result, check_workers, complete, new_record, resume, run
+from lenext.run import Observer, Result, carry_out, check_workers, complete, new_record, resume, run
 from lenext.spec import Data, Run, from_dict, to_dict
 from lenext.training import Progress
 from lenext.training.distributed import BACKEND, SILENCE, joined
@@ -220,12 +220,7 @@ class _Lane:
         """Begins the run in `folder` or goes on with it, as after a worker was lost; the error that it ended with."""
         observer = _Speaking(words, name, spec.model.name)
         try:
-            if not (folder / "args.yaml").is_file():
-                run(spec, out=folder, data=self._images, observer=observer, page=page)
-            elif not (folder / "summary.json").is_file():
-                resume(folder, data=self._images, observer=observer, page=page)
-            elif page:
-                complete(folder)
+            carry_out(spec, folder, data=self._images, observer=observer, page=page)
         except LenextError as error:
             return error
         return None

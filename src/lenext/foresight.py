@@ -33,7 +33,7 @@ from lenext.training.precision import choose_device, choose_precision
 from lenext.training.shards import number_of_parts
 
 # Between an estimate and nine in ten actual values, as a factor; benchmarks/step_time.py
-_TIME_FACTOR = 1.4
+TIME_FACTOR = 1.4
 _BORROWED_FACTOR = 2.5  # where the machine has not been measured
 _PROBED_FACTOR = 1.2  # benchmarks/foretold.py
 _ACCELERATOR_FACTOR = 1.6  # benchmarks/published_throughput.py
@@ -153,11 +153,12 @@ def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
     network, channels, size = _shapes_only(spec, shape), shape.channels, shape.size
     precision = choose_precision(spec.precision, choose_device()).name
     batch = batch_size(spec.recipe, shape.train)
-    wide = _BORROWED_FACTOR if machine.borrowed else _TIME_FACTOR
+    wide = _BORROWED_FACTOR if machine.borrowed else TIME_FACTOR
     rate = data_rate(spec.recipe.augment, shape, batch)
     step = Amount.within(train_step_seconds(network, channels, size, batch, precision), wide)
     step += Amount.within(batch / rate, _DATA_FACTOR)  # on the same cores
-    judge = (2 if spec.model.mirror else 1) * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
+    between = replace(spec.model, shift=0).views  # epochs, see lenext.training.fit
+    judge = between * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
     exact = spec.model.views * predict_seconds(network, channels, size, "float32") / PREDICT_BATCH
     fixed = (
         _START_SECONDS + min(2.0, _PROBE_STEPS * step.value) + exact * (shape.val + shape.test) + _writing(page=page)
@@ -431,7 +432,7 @@ def _probed(spec: Run, shape: Shape, foreseen: Foresight) -> Foresight:
         step += Amount.within(batch / foreseen.data_images_per_second, _DATA_FACTOR)
     steps = _steps(shape, batch)
     rest = foreseen.epoch_seconds.value - foreseen.step_seconds.value * steps
-    epoch = step * steps + Amount.within(max(0.0, rest), _TIME_FACTOR)
+    epoch = step * steps + Amount.within(max(0.0, rest), TIME_FACTOR)
     return replace(foreseen, step_seconds=step, epoch_seconds=epoch)
 
 

@@ -208,6 +208,19 @@ def resume(root: Path, *, data: Dataset | None = None, observer: Observer | None
         return _resumable(spec, record, clock, images, observer, world, page=page)
 
 
+def carry_out(spec: Run, folder: Path, *, data: Dataset, observer: Observer, page: bool) -> None:
+    """Begins the run in `folder`, goes on with it where it was stopped, or does what is missing where it has finished.
+
+    Arguments and errors as of `run`.
+    """
+    if not (folder / "args.yaml").is_file():
+        run(spec, out=folder, data=data, observer=observer, page=page)
+    elif not (folder / "summary.json").is_file():
+        resume(folder, data=data, observer=observer, page=page)
+    elif page:
+        complete(folder)
+
+
 def complete(root: Path) -> None:
     """Writes the page of the finished run in `root` where it was stopped before that, at the very end."""
     if not (root / "report.html").is_file():

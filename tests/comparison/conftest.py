@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from made_up import MadeUp
 
-from lenext.comparison import course, lanes
+from lenext import run as one_run
+from lenext.comparison import course
 from lenext.data import Dataset
 
 
@@ -28,8 +29,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> MadeUp:
         return root / "report.html"
 
     monkeypatch.setattr(course, "Clock", Clock)
-    monkeypatch.setattr(lanes, "run", made.run)
-    monkeypatch.setattr(lanes, "resume", made.resume)
+    monkeypatch.setattr(one_run, "run", made.run)
+    monkeypatch.setattr(one_run, "resume", made.resume)
     monkeypatch.setattr(course, "report", report)
     monkeypatch.setattr(course, "foresee", made.foresee)
     monkeypatch.setattr(course, "measured_machine", lambda _tell: None)

@@ -15,6 +15,7 @@ from lenext.report import text
         (text.compact(999_960), "1.0 M"),
         (text.compact(1_200_000), "1.2 M"),
         (text.compact(138_357_544), "138 M"),
+        (text.compact(1.024e16), "10.2 P"),
         (text.seconds(0), "0 s"),
         (text.seconds(4.2e-5), "42 µs"),
         (text.seconds(0.9996), "1.0 s"),

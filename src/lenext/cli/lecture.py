@@ -83,7 +83,7 @@ def _show(status: "Status") -> None:
     claim, finding, shown = status.claim, status.finding, console()
     assert finding is not None
     shown.print(f"\n{claim.key}  {claim.slide}\n")
-    for label, words in (("tried", claim.experiment), ("rule", claim.rule)):
+    for label, words in (("tried", finding["experiment"]), ("rule", finding["rule"])):
         shown.print(f"{label:8}{words}")
     for one in finding["tables"]:
         rows = table(*one["columns"])

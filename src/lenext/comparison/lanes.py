@@ -8,7 +8,7 @@ import torch
 
 from lenext.data import Dataset
 from lenext.errors import Interrupted, LenextError
-from lenext.run import Observer, resume, run
+from lenext.run import Observer, carry_out
 from lenext.spec import Data, Run
 
 
@@ -68,10 +68,7 @@ class InTurn:
     def wait(self) -> tuple[Path, LenextError | None]:
         spec, folder, page = self._next
         try:
-            if (folder / "args.yaml").is_file():
-                resume(folder, data=self._images, observer=self._observer, page=page)
-            else:
-                run(spec, out=folder, data=self._images, observer=self._observer, page=page)
+            carry_out(spec, folder, data=self._images, observer=self._observer, page=page)
         except Interrupted:
             raise
         except LenextError as error:

@@ -4,7 +4,7 @@ import statistics
 
 from lenext.lecture import figures, material
 from lenext.lecture.claim import Claim, Finding, Table
-from lenext.lecture.lab import Arm, Lab, Trials, accuracy, gain, judge, measured
+from lenext.lecture.lab import Arm, Lab, accuracy, gain, judge, measured, on_validation
 from lenext.report import text
 
 MADE = (Arm("HOG", "hog_svm"), Arm("SIFT words", "bow_sift"), Arm("SIFT Fisher vectors", "fisher_sift"))
@@ -19,7 +19,7 @@ def study(lab: Lab) -> Finding:
     seconds = QUICK_SECONDS if lab.quick else SECONDS
     images = material.fashion(1_000, 500, 1_000) if lab.quick else material.fashion(20_000, 2_000)
     trials = lab.train([*MADE, *LEARNED], images, budget=seconds)
-    made, learned = (max((arm.name for arm in arms), key=lambda name: _on_validation(trials[name]))
+    made, learned = (max((arm.name for arm in arms), key=lambda name: on_validation(trials[name]))
                      for arms in (MADE, LEARNED))  # fmt: skip
     difference = gain(trials[learned], trials[made])
     ahead = measured(difference, f"{learned} over {made}")
@@ -38,10 +38,6 @@ def study(lab: Lab) -> Finding:
         tables=[Table(images.words, ("features", "", "test accuracy", "training", "multiply-adds an image"), rows)],
         figures={"Test accuracy, with intervals over seeds and images": figures.dots(each, "Test accuracy")},
     )
-
-
-def _on_validation(trials: Trials) -> float:
-    return statistics.fmean(trial.summary["val_accuracy"] for trial in trials)
 
 
 CLAIM = Claim(

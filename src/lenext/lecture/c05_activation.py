@@ -11,7 +11,7 @@ from torch import nn
 from lenext.classifier import pixel_statistics
 from lenext.lecture import figures, material
 from lenext.lecture.claim import Claim, Finding, Measure, Table
-from lenext.lecture.lab import Arm, Lab, Trial, accuracy, all_of, judge, measured, over_seeds
+from lenext.lecture.lab import Arm, Lab, Trial, accuracy, all_of, judge, measured, over_epochs, over_seeds
 from lenext.lecture.material import Material
 from lenext.models import build
 from lenext.report import text
@@ -88,10 +88,7 @@ def study(lab: Lab) -> Finding:
          text.percent(float(np.mean(learnt[name]))), figures.said(accuracy(of, name))]
         for name, of in trials.items()
     ]  # fmt: skip
-    curves = {
-        name: [[(row["epoch"], row["train_accuracy"]) for row in trial.history] for trial in of]
-        for name, of in trials.items()
-    }
+    curves = {name: over_epochs(of, "train_accuracy") for name, of in trials.items()}
     return Finding(
         verdict=all_of(conditions),
         words=f"In the root mean square over its weights, the first layer's gradient at the start is to the last "

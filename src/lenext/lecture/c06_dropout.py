@@ -12,7 +12,7 @@ from lenext.classifier import ConvNet
 from lenext.evaluate import Difference
 from lenext.lecture import figures, material
 from lenext.lecture.claim import Claim, Finding, Measure, Table, Verdict
-from lenext.lecture.lab import Arm, Lab, Trial, accuracy, all_of, gain, judge, measured, over_seeds, share
+from lenext.lecture.lab import Arm, Lab, Trial, accuracy, all_of, gain, judge, measured, on_training, over_seeds
 from lenext.nn import Dropout
 from lenext.report import text
 
@@ -35,11 +35,7 @@ def study(lab: Lab) -> Finding:
     hidden = first_hidden(trials[WITHOUT][0], images.data.test.images[:IMAGES])
     drawn = {p: _Draws.of(hidden, p) for p in ALL_P}
     better = gain(trials[WITH], trials[WITHOUT])
-    train = images.data.train
-    learnt = {
-        name: share([trial.predicted(train.images) == train.labels for trial in of], f"training, {name}")
-        for name, of in trials.items()
-    }
+    learnt = {name: on_training(of, images, f"training, {name}") for name, of in trials.items()}
     tested = {name: accuracy(of, f"test, {name}") for name, of in trials.items()}
     measures = [
         _percent(drawn[P].off, f"mean of {DRAWS} draws of dropout of {P:g} less what it was"),
@@ -81,7 +77,7 @@ def study(lab: Lab) -> Finding:
 
 def first_hidden(trial: Trial, images: NDArray[np.uint8]) -> Tensor:
     """The numbers float32 [N, hidden] after the first hidden layer's activation, of images uint8 [N, H, W, C]."""
-    classifier, seen = trial.bundle().classifier, list[Tensor]()
+    classifier, seen = trial.bundle.classifier, list[Tensor]()
     assert isinstance(classifier, ConvNet)
     activation = next(module for module in classifier.modules() if isinstance(module, nn.ReLU))
     activation.register_forward_hook(lambda *call: seen.append(call[-1]))
@@ -98,10 +94,10 @@ class _Draws:
 
     @classmethod
     def of(cls, numbers: Tensor, p: float) -> "_Draws":
-        torch.manual_seed(0)
         layer, total = Dropout(p).train(), torch.zeros_like(numbers)
         each, distances = list[float](), list[figures.Point]()
         for draw in range(1, DRAWS + 1):
+            layer.seed = draw
             dropped = layer(numbers)
             total += dropped
             each.append(float(dropped.mean() / numbers.mean()) - 1)

@@ -4,8 +4,7 @@ from typing import Any
 
 from lenext.lecture import figures, material
 from lenext.lecture.claim import Claim, Finding, Table
-from lenext.lecture.lab import Arm, Lab, Trials, accuracy, gain, judge, measured, share
-from lenext.lecture.material import Material
+from lenext.lecture.lab import Arm, Lab, accuracy, gain, judge, measured, on_training, over_epochs
 from lenext.report import text
 
 NONE, ALL = "none", "all: + other light"
@@ -39,7 +38,7 @@ def study(lab: Lab) -> Finding:
     helped = measured(gains[ALL], "all that suits, over none")
     parts = [measured(one, f"{name}, over none") for name, one in gains.items() if name != ALL]
     on_digits = measured(flipping, "flips over none, on digits")
-    learnt = {name: _on_training(of, images) for name, of in trials.items()}
+    learnt = {name: on_training(of, images, name).value for name, of in trials.items()}
     return Finding(
         verdict=judge(gains[ALL]),
         words=f"Shifts, flips, blanked squares and other light together change test accuracy by "
@@ -59,7 +58,7 @@ def study(lab: Lab) -> Finding:
             Table(
                 f"On {digits.words}",
                 ("", "training accuracy", "test accuracy", "over none"),
-                [[name, text.percent(_on_training(of, digits)), figures.said(accuracy(of, name)),
+                [[name, text.percent(on_training(of, digits, name).value), figures.said(accuracy(of, name)),
                   figures.said(on_digits) if name == FLIPPED else text.ABSENT] for name, of in aside.items()],
             ),
         ],
@@ -68,18 +67,11 @@ def study(lab: Lab) -> Finding:
                 [measured(one, name) for name, one in gains.items()], "Test accuracy, points over none", at=0.0
             ),
             "Accuracy on validation images over epochs": figures.lines(
-                {name: [[(row["epoch"], row["val_accuracy"]) for row in trial.history] for trial in of]
-                 for name, of in trials.items()},
+                {name: over_epochs(of, "val_accuracy") for name, of in trials.items()},
                 "Epoch", "Validation accuracy",
             ),
         },
     )  # fmt: skip
-
-
-def _on_training(trials: Trials, images: Material) -> float:
-    """Accuracy on the training images as they are, not as they were made to be."""
-    train = images.data.train
-    return share([trial.predicted(train.images) == train.labels for trial in trials], "").value
 
 
 CLAIM = Claim(

@@ -4,7 +4,7 @@ import statistics
 
 from lenext.lecture import figures, material
 from lenext.lecture.claim import Claim, Finding, Table, Verdict
-from lenext.lecture.lab import Arm, Lab, Trial, accuracy, all_of, gain, judge, measured, over_seeds
+from lenext.lecture.lab import Arm, Lab, Trial, accuracy, all_of, gain, judge, measured, over_epochs, over_seeds
 from lenext.report import text
 
 SIZE = 14  # pixels, so that there is time for many epochs
@@ -38,7 +38,7 @@ def study(lab: Lab) -> Finding:
         for name, of in trials.items()
     ]  # fmt: skip
     curves = {
-        name: [[(row["epoch"], 1 - row["train_accuracy"]) for row in trial.history] for trial in of]
+        name: [[(epoch, 1 - right) for epoch, right in curve] for curve in over_epochs(of, "train_accuracy")]
         for name, of in trials.items()
     }
     return Finding(

@@ -5,7 +5,20 @@ from collections.abc import Callable, Sequence
 
 from lenext.lecture import figures, material
 from lenext.lecture.claim import Claim, Finding, Table
-from lenext.lecture.lab import Arm, Lab, Trial, Trials, accuracy, all_of, gain, judge, measured, over_seeds
+from lenext.lecture.lab import (
+    Arm,
+    Lab,
+    Trial,
+    Trials,
+    accuracy,
+    all_of,
+    gain,
+    judge,
+    measured,
+    on_validation,
+    over_epochs,
+    over_seeds,
+)
 from lenext.report import text
 
 RATES = (0.01, 0.05, 0.2)
@@ -27,7 +40,7 @@ def study(lab: Lab) -> Finding:
     trained = lab.train([*arms[WITH], *arms[WITHOUT]], images, epochs=epochs)
     trials = {kind: {rate: trained[arm.name] for rate, arm in zip(RATES, its, strict=True)}
               for kind, its in arms.items()}  # fmt: skip
-    best = {kind: max(RATES, key=lambda rate: _on_validation(of[rate])) for kind, of in trials.items()}
+    best = {kind: max(RATES, key=lambda rate: on_validation(of[rate])) for kind, of in trials.items()}
     robust, early = (
         over_seeds(*(_over_rates([*trials[kind].values()], what) for kind in (WITH, WITHOUT)))
         for what in (_accuracy, _early)
@@ -48,10 +61,7 @@ def study(lab: Lab) -> Finding:
         kind: [[(rate, its[rate][seed].accuracy) for rate in RATES] for seed in lab.seeds]
         for kind, its in trials.items()
     }
-    over_epochs = {
-        kind: [[(row["epoch"], row["train_accuracy"]) for row in trial.history] for trial in its[best[kind]]]
-        for kind, its in trials.items()
-    }
+    learning = {kind: over_epochs(its[best[kind]], "train_accuracy") for kind, its in trials.items()}
     return Finding(
         verdict=all_of([judge(robust), judge(early), judge(further)]),
         words=f"Batch norm changes test accuracy by {figures.said(measures[0])} in the mean over learning rates from "
@@ -72,7 +82,7 @@ def study(lab: Lab) -> Finding:
                 by_rate, "Learning rate", "Test accuracy", log_x=True, points=True
             ),
             "Training accuracy over epochs, each at its best learning rate": figures.lines(
-                over_epochs, "Epoch", "Training accuracy", points=True
+                learning, "Epoch", "Training accuracy", points=True
             ),
         },
     )  # fmt: skip
@@ -81,10 +91,6 @@ def study(lab: Lab) -> Finding:
 def _over_rates(trials: Sequence[Trials], what: Callable[[Trial], float]) -> list[float]:
     """The mean over the learning rates, a number per seed."""
     return [statistics.fmean(map(what, of_seed)) for of_seed in zip(*trials, strict=True)]
-
-
-def _on_validation(trials: Trials) -> float:
-    return statistics.fmean(trial.summary["val_accuracy"] for trial in trials)
 
 
 def _accuracy(trial: Trial) -> float:

@@ -1,60 +1,27 @@
 """The course of the lecture: which claims there are, and what has become of them in a folder."""
 
+import importlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lenext.errors import UsageError
-from lenext.lecture import (
-    c00_example,
-    c01_convolution,
-    c02_pooling,
-    c03_arithmetic,
-    c04_learned_features,
-    c05_activation,
-    c06_dropout,
-    c07_augmentation,
-    c08_lenet_to_alexnet,
-    c09_alexnet_cost,
-    c10_deep_narrow,
-    c11_dense_layers,
-    c12_depth,
-    c13_batch_norm,
-    c14_sliced,
-    c15_resnext,
-    c16_winners,
-    c17_group_norm,
-    c18_focal_loss,
-)
 from lenext.lecture.claim import Claim
 from lenext.lecture.lab import Lab
 from lenext.record import RUNS, Record, environment, write_whole
 from lenext.report import charts
 from lenext.run import Observer
 
-_MODULES = (
-    c00_example,
-    c01_convolution,
-    c02_pooling,
-    c03_arithmetic,
-    c04_learned_features,
-    c05_activation,
-    c06_dropout,
-    c07_augmentation,
-    c08_lenet_to_alexnet,
-    c09_alexnet_cost,
-    c10_deep_narrow,
-    c11_dense_layers,
-    c12_depth,
-    c13_batch_norm,
-    c14_sliced,
-    c15_resnext,
-    c16_winners,
-    c17_group_norm,
-    c18_focal_loss,
-)
-CLAIMS: dict[str, Claim] = {module.CLAIM.key: module.CLAIM for module in _MODULES}
+
+def _claims() -> dict[str, Claim]:
+    """Those of the files beside this one that are named after a claim, in the lecture's order."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("c[0-9][0-9]_*.py"))
+    found: list[Claim] = [importlib.import_module(f"lenext.lecture.{name}").CLAIM for name in names]
+    return {claim.key: claim for claim in found}
+
+
+CLAIMS = _claims()
 FOLDERS = {True: RUNS / "lecture-quick", False: RUNS / "lecture"}  # of the quick form, and of the full one
 FINDING = "finding.json"
 

@@ -14,10 +14,10 @@ FEW = 12  # places on an axis that each have their tick
 PLAIN = "datum.value < 1000 ? datum.value : format(datum.value, ',')"  # an axis label, of a number
 
 
-def colours(names: Sequence[str], title: str | None = None) -> alt.Color:
+def colours(names: Sequence[str]) -> alt.Color:
     """A colour for each name, the same in every chart that is given the same names."""
     rotation = [PAPER.series[i % SERIES] for i in range(len(names))]
-    return alt.Color("series:N", title=title, sort=list(names), scale=alt.Scale(domain=list(names), range=rotation),
+    return alt.Color("series:N", title=None, sort=list(names), scale=alt.Scale(domain=list(names), range=rotation),
                      legend=alt.Legend(symbolOpacity=1))  # fmt: skip
 
 
@@ -26,10 +26,10 @@ def dots(measures: Sequence[Measure], title: str, *, at: float | None = None) ->
     unit = measures[0].unit
     scale = 100.0 if unit == "points" else 1.0
     rows = [
-        {"name": one.name, "value": scale * one.value, "said": _shown_by(one.unit)(one.value), "place": i,
+        {"name": one.name, "value": scale * one.value, "said": _shown_by(one.unit)(one.value),
          "low": scale * (one.value if one.low is None else one.low),
          "high": scale * (one.value if one.high is None else one.high)}
-        for i, one in enumerate(measures)
+        for one in measures
     ]  # fmt: skip
     axis = alt.Axis(labelExpr=PERCENT) if unit == "share" else alt.Axis()
     base = of_rows(rows).encode(
@@ -58,7 +58,6 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     points: bool = False,
-    height: int = 300,
 ) -> alt.LayerChart:
     """A line per name, the mean of its curves, one per seed, which are drawn faintly; all of a name over the same x."""
     rows: list[Row] = []
@@ -84,7 +83,7 @@ def lines(
     layers = [base.mark_line(strokeWidth=1, opacity=0.25).encode(detail="seed:N"), mean.mark_line(strokeWidth=2.5)]
     if points:
         layers.append(mean.mark_point(filled=True, size=60, opacity=1))
-    return alt.LayerChart(layer=layers).properties(width=520, height=height)
+    return alt.LayerChart(layer=layers).properties(width=520, height=300)
 
 
 def said_of(measure: Mapping[str, Any]) -> str:

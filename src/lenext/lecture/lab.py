@@ -1,5 +1,6 @@
 """Where claims are put to the test: the same data, several seeds, everything trained by `lenext.run`."""
 
+import functools
 import math
 import statistics
 from bisect import bisect_left
@@ -14,15 +15,16 @@ from scipy.stats import t
 
 from lenext.comparison.outcome import Finished
 from lenext.costing import Count
-from lenext.errors import DivergenceError
+from lenext.errors import DivergenceError, UsageError
 from lenext.evaluate import Difference, accuracy_interval, paired, predictions
 from lenext.ladder import cost, resolve
 from lenext.lecture import networks
 from lenext.lecture.claim import Measure, Verdict
 from lenext.lecture.material import Material
 from lenext.record import Record
-from lenext.run import Observer, resume, run
+from lenext.run import Observer, carry_out
 from lenext.ship.bundle import Bundle, load
+from lenext.spec import Run, from_dict, read_yaml
 
 QUICK_SEEDS, FULL_SEEDS = 3, 5
 LEVEL = 0.95
@@ -64,13 +66,14 @@ class Trial:
         """The mean over the classes of the accuracy on each."""
         return float(np.mean([self.right[self.labels == label].mean() for label in np.unique(self.labels)]))
 
+    @functools.cached_property
     def bundle(self) -> Bundle:
         """The trained classifier."""
         return load(self.root / "best.lenext")
 
     def predicted(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The classes, int64 [N], that it takes images uint8 [N, H, W, C] for."""
-        return predictions(self.bundle().scores(images))[0]
+        return predictions(self.bundle.scores(images))[0]
 
 
 Trials = Sequence[Trial]  # of one arm, a seed each
@@ -107,15 +110,13 @@ class Lab:
     def _trial(self, arm: Arm, images: Material, seed: int, epochs: float | None, budget: float | None) -> Trial:
         name = "".join(letter if letter.isalnum() or letter in "-_.@+" else "-" for letter in arm.name)
         folder = self.root / "runs" / f"{name}-{seed}"
+        spec = resolve(images.source, arm.model, arm.settings, {"seed": seed})
+        spec = replace(spec, epochs=epochs if spec.recipe else None, budget=budget)
+        _must_be(spec, images, folder)
         finished = Finished.read(folder)
         if finished is None:
             try:
-                if (folder / "args.yaml").is_file():
-                    resume(folder, data=images.data, observer=self.observer, page=False)
-                else:
-                    spec = resolve(images.source, arm.model, arm.settings, {"seed": seed})
-                    spec = replace(spec, epochs=epochs if spec.recipe else None, budget=budget)
-                    run(spec, out=folder, data=images.data, observer=self.observer, page=False)
+                carry_out(spec, folder, data=images.data, observer=self.observer, page=False)
             except DivergenceError as error:
                 if not arm.may_diverge:
                     raise
@@ -124,6 +125,17 @@ class Lab:
             finished = Finished.read(folder)
             assert finished is not None
         return Trial(folder, finished.test.right, finished.test.labels, Record(folder).history(), finished.summary)
+
+
+def _must_be(spec: Run, images: Material, folder: Path) -> None:
+    """Raises UsageError where `folder` holds another run, such as that of an earlier form of the experiment."""
+    record = Record(folder)
+    if not record.path("args.yaml").is_file():
+        return
+    held = from_dict(Run, read_yaml(record.path("args.yaml")))
+    same = all(getattr(held, key) == getattr(spec, key) for key in ("model", "recipe", "epochs", "budget", "seed"))
+    if not same or (record.read_json("data.json") or {}).get("fingerprint") not in (None, images.data.fingerprint):
+        raise UsageError(f"{folder}: holds a run of another experiment; accepted: another --out, or none there")
 
 
 def _diverged(folder: Path, images: Material) -> Trial:
@@ -161,6 +173,22 @@ def seconds(trials: Trials) -> float:
 def accuracy(trials: Trials, name: str) -> Measure:
     """The mean test accuracy over the seeds, with its interval over seeds and images."""
     return share([trial.right for trial in trials], name)
+
+
+def on_validation(trials: Trials) -> float:
+    """The mean accuracy on the validation images."""
+    return statistics.fmean(trial.summary["val_accuracy"] for trial in trials)
+
+
+def on_training(trials: Trials, images: Material, name: str) -> Measure:
+    """`accuracy` on the training images as they are, not as augmentation made them."""
+    train = images.data.train
+    return share([trial.predicted(train.images) == train.labels for trial in trials], name)
+
+
+def over_epochs(trials: Trials, key: str) -> list[list[tuple[float, float]]]:
+    """Epochs and what the history has at `key`, a curve per seed."""
+    return [[(row["epoch"], row[key]) for row in trial.history] for trial in trials]
 
 
 def share(of: Sequence[NDArray[np.bool_]], name: str) -> Measure:

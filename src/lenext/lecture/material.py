@@ -4,7 +4,6 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +17,6 @@ from lenext.spec import Data
 T = TypeVar("T")
 
 FASHION, DIGITS = "fashion-mnist", "digits"
-STAMPS = Path("/usr/share/tuxpaint/stamps")  # of Debian's tuxpaint-stamps-default
 ALL_TEST = 10_000  # of Fashion-MNIST
 
 
@@ -49,15 +47,6 @@ def digits() -> Material:
     data = _prepared(DIGITS)
     return Material(DIGITS, data, f"scikit-learn's digits, {len(data.train):,} to train on, {len(data.val)} to choose "
                     f"an epoch on, {len(data.test)} to judge on")  # fmt: skip
-
-
-def stamps() -> Material:
-    """Tux Paint's colour stamps by their category folders. Raises DataError where they are not installed."""
-    if not STAMPS.is_dir():
-        raise DataError(f"{STAMPS}: not there; Debian's package tuxpaint-stamps-default has these pictures")
-    data = _prepared(str(STAMPS))
-    return Material(str(STAMPS), data, f"Tux Paint's stamps, {len(data.train):,} colour pictures to train on, "
-                    f"{len(data.val)} to choose an epoch on, {len(data.test)} to judge on")  # fmt: skip
 
 
 def imbalanced(material: Material, ratio: float) -> Material:

@@ -10,7 +10,7 @@ _MONTHS = ("January", "February", "March", "April", "May", "June",
            "July", "August", "September", "October", "November", "December")  # fmt: skip
 
 _TIMES = ((1e-6, "µs", 1000), (1e-3, "ms", 1000), (1, "s", 60), (60, "min", 60), (3600, "h", 24), (86400, "d", None))
-_THOUSANDS = ((1, "", 1000), (1e3, "k", 1000), (1e6, "M", 1000), (1e9, "G", 1000), (1e12, "T", None))
+_THOUSANDS = ((1, "", 1000), (1e3, "k", 1000), (1e6, "M", 1000), (1e9, "G", 1000), (1e12, "T", 1000), (1e15, "P", None))
 
 
 def count(number: float | None) -> str:
