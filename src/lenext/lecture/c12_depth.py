@@ -14,13 +14,13 @@ SETTINGS = {"model": {"width": WIDTH}, "recipe": {"augment": {"shift": 0}, "labe
 
 
 def study(lab: Lab) -> Finding:
-    images = material.fashion(2_000, 500, 2_000, size=SIZE) if lab.quick else material.fashion(10_000, size=SIZE)
+    images = material.fashion(1_500, 500, 2_000, size=SIZE) if lab.quick else material.fashion(10_000, size=SIZE)
     arms = [
         Arm(f"{kind} {depth}", f"{name}{depth}", SETTINGS)
         for kind, name in (("plain", "plain"), ("residual", "resnet"))
         for depth in (SHALLOW, DEEP)
     ]
-    trials = lab.train(arms, images, epochs=6 if lab.quick else 20)
+    trials = lab.train(arms, images, epochs=5 if lab.quick else 20)
     errors = {name: [_training_error(trial) for trial in of] for name, of in trials.items()}
     plain, residual = (
         over_seeds(errors[f"{kind} {DEEP}"], errors[f"{kind} {SHALLOW}"]) for kind in ("plain", "residual")
