@@ -31,7 +31,7 @@ def dots(measures: Sequence[Measure], title: str, *, at: float | None = None) ->
          "high": scale * (one.value if one.high is None else one.high)}
         for one in measures
     ]  # fmt: skip
-    axis = alt.Axis(labelExpr=PERCENT) if unit == "share" else alt.Axis()
+    axis = alt.Axis(labelExpr=PERCENT, tickCount=6) if unit == "share" else alt.Axis()
     base = of_rows(rows).encode(
         y=alt.Y("name:N", title=None, sort=[one.name for one in measures], axis=alt.Axis(labelLimit=260)),
         x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=axis),
