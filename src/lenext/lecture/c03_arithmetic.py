@@ -54,7 +54,8 @@ def study(lab: Lab) -> Finding:
     actual = {what: over_seeds(_seconds(measured)) for what, measured in took.items()}
     inside = [actual[what].value in whole[what] for what in whole]
     rows = [
-        [f"the slides' {name}", "forward", text.seconds(said), text.seconds(ours), ""] for name, ours, said in slides
+        [f"{name}, as on the slides", "forward", text.seconds(said), text.seconds(ours), ""]
+        for name, ours, said in slides
     ]
     rows += [
         [f"this machine, {precision}", what, "", text.between(whole[what].low, whole[what].high, text.seconds),
