@@ -4,8 +4,9 @@
 
 Networks of the ladder and torchvision's mobilenet_v2, densenet121 and efficientnet_b0, from 32 to 224 px, 1 to 128
 images, in training (a step of lenext's loop) and in prediction; each foretold before it is measured, the median of some
-steps. Beside it what multiply-adds divided by the matrix product's rate would say, as that is the usual estimate, with
-one factor for training and one for prediction chosen in its favour, afterwards.
+steps; in training foretold once more after a probe, as by `lenext cost --probe`. Beside it what multiply-adds divided
+by the matrix product's rate would say, as that is the usual estimate, with one factor for training and one for
+prediction chosen in its favour, afterwards.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torchvision
@@ -24,13 +26,14 @@ from lenext.classifier import ConvNet
 from lenext.costing import count
 from lenext.costing.profiling import profile
 from lenext.data import Batch, Preprocess, Subset
-from lenext.foresight import Shape, data_rate, predict_seconds, train_step_seconds
-from lenext.spec import Recipe
+from lenext.foresight import Shape, data_rate, plan, predict_seconds, train_step_seconds
+from lenext.spec import Data, Model, Recipe, Run
 from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
 from lenext.training.precision import choose_device, choose_precision
 from results import write
 
+RECIPE = Recipe(lr=1e-6)
 SECONDS = 1.0  # of measuring a case
 LONGEST = 6.0  # foretold seconds of a step that is still measured
 STRANGERS = ("mobilenet_v2", "densenet121", "efficientnet_b0")
@@ -51,10 +54,14 @@ def cases() -> Iterator[tuple[str, int, int]]:
             yield name, size, images
 
 
+def torchvision_network(name: str, classes: int) -> nn.Module:
+    network: nn.Module = getattr(torchvision.models, name)(num_classes=classes)
+    return network
+
+
 def build(name: str, size: int) -> nn.Module:
     if name in STRANGERS:
-        network: nn.Module = getattr(torchvision.models, name)(num_classes=10)
-        return network
+        return torchvision_network(name, 10)
     return lenext.build(name, classes=10, channels=3, size=size)
 
 
@@ -79,7 +86,7 @@ def measure(name: str, size: int, images: int, precision: str) -> Iterator[dict[
     macs = count(network, channels=3, size=size).macs
     foretold = (
         train_step_seconds(network, 3, size, images, precision)
-        + images / data_rate(Recipe().augment, Shape(10, 3, size, images), images),
+        + images / data_rate(RECIPE.augment, Shape(10, 3, size, images), images),
         predict_seconds(network, 3, size, precision, images),
     )
     draw = np.random.default_rng(0)
@@ -91,8 +98,10 @@ def measure(name: str, size: int, images: int, precision: str) -> Iterator[dict[
     for what, expected in zip(("training", "prediction"), foretold, strict=True):
         if expected > LONGEST or (what == "training" and images == 1):  # which batch norm cannot
             continue
+        probed = None
         if what == "training":
-            trainer = Trainer(model, Recipe(lr=1e-6), chosen, batch_size=images, seed=0)
+            probed = probe(name, size, images)
+            trainer = Trainer(model, RECIPE, chosen, batch_size=images, seed=0)
             model.train()
             batches = trainer.loader(subset).batches()
             actual = median(functools.partial(step, trainer, batches))
@@ -106,7 +115,15 @@ def measure(name: str, size: int, images: int, precision: str) -> Iterator[dict[
             actual = median(predict)
         yield {"network": name, "size": size, "images": images, "what": what, "macs": macs,
                "predicted": round(expected, 6), "measured": round(actual, 6),
-               "ratio": round(expected / actual, 4)}  # fmt: skip
+               "ratio": round(expected / actual, 4), "probed": probed and round(probed / actual, 4)}  # fmt: skip
+
+
+def probe(name: str, size: int, images: int) -> float:
+    """Seconds of a step, as `lenext cost --probe` foretells them."""
+    spec = Run(Data("-"), Model(name), replace(RECIPE, batch_size=images))
+    step = plan(spec, Shape(10, 3, size, 10 * images), probe=True).step_seconds
+    assert step is not None
+    return step.value
 
 
 def summary(rows: list[dict[str, object]], peak: float) -> dict[str, object]:
@@ -118,6 +135,7 @@ def summary(rows: list[dict[str, object]], peak: float) -> dict[str, object]:
     for key, values in (("what", ("training", "prediction")), ("network", STRANGERS)):
         for value in values:
             found[value] = errors([float(row["ratio"]) for row in rows if row[key] == value])  # type: ignore[arg-type]
+    found["training, after a probe"] = errors([float(row["probed"]) for row in rows if row["probed"]])  # type: ignore[arg-type]
     plain: list[float] = []
     for what in ("training", "prediction"):
         its = [row for row in rows if row["what"] == what]
@@ -133,6 +151,8 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="every fourth case")
     quick = parser.parse_args().quick
     keep_memory()
+    for name in STRANGERS:
+        lenext.add_rung(name, lambda shape, _, name=name: torchvision_network(name, shape.classes))
     machine = profile(tell=print)
     precision = choose_precision("auto", choose_device())
     print(f"profile: {machine.seconds:.1f} s, {len(machine.samples)} samples", flush=True)

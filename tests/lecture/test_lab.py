@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from lenext.data import Dataset
-from lenext.errors import DataError, UsageError
+from lenext.errors import DataError, DivergenceError, UsageError
 from lenext.evaluate import Difference
 from lenext.lecture import lab, material
 from lenext.lecture.lab import Arm, Lab
@@ -43,6 +43,19 @@ def test_arms_are_trained_with_each_seed_and_what_has_finished_is_read(some: Mat
     assert all(
         np.array_equal(a.right, b.right) for name in trials for a, b in zip(trials[name], again[name], strict=True)
     )
+
+
+def test_what_diverges_is_an_error_unless_it_may(some: Material, tmp_path: Path) -> None:
+    """And takes no other run with it; a second call comes to the same."""
+    settings = {"recipe": {"lr": 1e5}}
+    may = Arm("may diverge", "lenet_relu", settings, may_diverge=True)
+    for _ in range(2):
+        trials = Lab(tmp_path, quick=True).train([ARMS[0], may], some, epochs=2)
+        assert [trial.diverged for trial in trials["pixels"]] == [False] * 3
+        assert [trial.diverged for trial in trials["may diverge"]] == [True] * 3
+        assert {trial.accuracy for trial in trials["may diverge"]} == {0.1}  # all taken for the first of ten classes
+    with pytest.raises(DivergenceError, match="training diverged"):
+        Lab(tmp_path / "other", quick=True).train([Arm("must not", "lenet_relu", settings)], some, epochs=2)
 
 
 def test_full_forms_have_five_seeds() -> None:
