@@ -9,7 +9,8 @@ from scipy.stats import ttest_rel
 from lenext.data import Dataset
 from lenext.errors import DataError, DivergenceError, UsageError
 from lenext.evaluate import Difference
-from lenext.lecture import lab, material
+from lenext.lecture import figures, lab, material
+from lenext.lecture.claim import Measure
 from lenext.lecture.lab import Arm, Lab
 from lenext.lecture.material import Material
 
@@ -102,6 +103,10 @@ def test_differences_over_seeds_are_students() -> None:
 )
 def test_a_verdict_needs_the_whole_interval(low: float, high: float, verdict: str) -> None:
     assert lab.judge(Difference((low + high) / 2, low, high, 0.5)) == verdict
+
+
+def test_no_difference_has_no_sign() -> None:
+    assert figures.said(Measure("x", -1e-5, -0.004, 0.0041, "points")) == "0.00 points (−0.40 to +0.41)"
 
 
 def test_of_several_conditions_all_must_hold_and_none_may_fail() -> None:

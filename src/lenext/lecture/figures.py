@@ -106,7 +106,7 @@ def _shown_by(unit: str) -> Callable[[float], str]:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")
+    return text.points(value, 2)
 
 
 def _number(value: float) -> str:

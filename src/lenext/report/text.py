@@ -53,12 +53,12 @@ def between(low: float, high: float, show: Callable[[float | None], str]) -> str
     return f"{show(low)} to {show(high)}"
 
 
-def points(difference: float | None) -> str:
+def points(difference: float | None, decimals: int = 1) -> str:
     """A difference of two shares of 1, in percentage points, with its sign: ``+1.3``, ``−0.4``; ``0.0`` has none."""
     if difference is None:
         return ABSENT
-    said = f"{100 * difference:+.1f}"
-    return "0.0" if float(said) == 0 else said.replace("-", "−")
+    said = f"{100 * difference:+.{decimals}f}"
+    return said[1:] if float(said) == 0 else said.replace("-", "−")
 
 
 def chance(p: float | None) -> str:
