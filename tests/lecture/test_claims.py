@@ -11,6 +11,7 @@ from PIL import Image
 
 from lenext.cli import main
 from lenext.lecture import CLAIMS, put_to_the_test, status
+from lenext.run import Observer
 
 ROOT = Path(__file__).parents[2]
 COUNTED = ("C0", "C9", "C11", "C16")  # in seconds, without training
@@ -88,10 +89,24 @@ def test_the_winners_errors_fell(out: Path) -> None:
 
 
 def test_a_claim_with_training_in_its_quick_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sigmoid and ReLU twins with three seeds each, and the same finding when it is asked for again."""
+    """Sigmoid and ReLU twins with three seeds each, stopped and gone on with; asked again it is the same finding."""
+
+    class Stopping(Observer):
+        def stage(self, text: str) -> None:
+            if text.startswith("[2/"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        put_to_the_test("C5", quick=True, out=tmp_path, observer=Stopping())
+    spent = json.loads((tmp_path / "C5" / "spent.json").read_text())["seconds"]
+    made = sorted((tmp_path / "C5" / "runs").glob("*/summary.json"))
+    times = [path.stat().st_mtime_ns for path in made]
+    assert len(made) >= 2
     succeed(["lecture", "c5", "--quick", "--out", str(tmp_path)])
     said = capsys.readouterr().out
     finding = json.loads((tmp_path / "C5" / "finding.json").read_text())
+    assert finding["seconds"] > spent > 0
+    assert [path.stat().st_mtime_ns for path in made] == times
     assert f"\n{finding['verdict']}: " in said
     assert all(row["low"] <= row["value"] <= row["high"] for row in finding["measures"] if row["low"] is not None)
     assert any(row["low"] is not None for row in finding["measures"])

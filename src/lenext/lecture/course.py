@@ -24,6 +24,7 @@ def _claims() -> dict[str, Claim]:
 CLAIMS = _claims()
 FOLDERS = {True: RUNS / "lecture-quick", False: RUNS / "lecture"}  # of the quick form, and of the full one
 FINDING = "finding.json"
+SPENT = "spent.json"  # seconds of trials that were stopped
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def put_to_the_test(
     record.root.mkdir(parents=True, exist_ok=True)
     observer = observer or Observer()
     observer.stage(f"{found.key}: {found.slide}")
-    finding = found.study(Lab(record.root, quick=quick, observer=observer))
+    spent = (record.read_json(SPENT) or {}).get("seconds", 0.0)
+    try:
+        finding = found.study(Lab(record.root, quick=quick, observer=observer))
+    except BaseException:
+        record.write_json(SPENT, {"seconds": spent + time.perf_counter() - start})
+        raise
     pictures = []
     for place, (caption, chart) in enumerate(finding.figures.items(), 1):
         name = f"figure-{place}.png"
@@ -88,8 +94,9 @@ def put_to_the_test(
         **finding.document(),
         "figures": pictures,
         "command": f"lenext lecture {found.key}{' --quick' if quick else ''}",
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(spent + time.perf_counter() - start, 1),
         "environment": environment(),
     }
     record.write_json(FINDING, document)
+    record.path(SPENT).unlink(missing_ok=True)
     return replace(before, finding=record.read_json(FINDING))

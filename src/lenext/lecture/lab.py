@@ -1,10 +1,12 @@
 """Where claims are put to the test: the same data, several seeds, everything trained by `lenext.run`."""
 
+import contextlib
 import functools
 import math
 import statistics
+import warnings
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,11 +131,12 @@ class Lab:
         """Makes the runs that are missing of `total`; the folders of those that diverged."""
         diverged, done = set(), total - len(missing)
         processes = min(at_a_time or _processes(), len(missing))
-        for run, why in _made(missing, images.data, processes, self.observer):
-            done += 1
-            self.observer.stage(why or f"[{done}/{total}] {run.arm.name}, seed {run.spec.seed}")
-            if why:
-                diverged.add(run.folder)
+        with contextlib.closing(_made(missing, images.data, processes, self.observer)) as made:
+            for run, why in made:
+                done += 1
+                self.observer.stage(why or f"[{done}/{total}] {run.arm.name}, seed {run.spec.seed}")
+                if why:
+                    diverged.add(run.folder)
         return diverged
 
 
@@ -169,14 +172,21 @@ def _processes() -> int:
 
 def _made(
     runs: Sequence[_Planned], data: Dataset, processes: int, observer: Observer
-) -> Iterator[tuple[_Planned, str | None]]:
+) -> Generator[tuple[_Planned, str | None]]:
     """Each run as it ends, with the words of its divergence."""
     if processes < 2:
         yield from ((run, run.make(data, observer)) for run in runs)
         return
     # Arrays are handed over as they are, since mapped ones cannot be written to, which torch warns of
     at_once = Parallel(processes, return_as="generator_unordered", max_nbytes=None)
-    yield from at_once(delayed(run.make_on)(torch.get_num_threads() // processes, data) for run in runs)
+    ended = at_once(delayed(run.make_on)(torch.get_num_threads() // processes, data) for run in runs)
+    try:
+        for one in ended:  # noqa: UP028  with `yield from` it would be closed before we are told
+            yield one
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib's, where we were stopped, that the others were given up
+            ended.close()
 
 
 def _read(folder: Path) -> Trial:
