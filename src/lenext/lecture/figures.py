@@ -1,5 +1,6 @@
 """The charts that several claims share."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,8 @@ def lines(
             for seed, curve in enumerate(of_seeds) for point in curve
         ]  # fmt: skip
     labels = alt.Axis(labelExpr=PERCENT) if share else alt.Axis()
+    if log_y and not share:
+        labels = _decades([row["y"] for row in rows])
     places = sorted({row["x"] for row in rows})
     ticks = alt.Axis(values=places, labelExpr=PLAIN) if len(places) <= FEW else alt.Axis()
     scale = alt.Scale(type="log" if log_x else "linear", nice=False, zero=False)
@@ -84,6 +87,12 @@ def lines(
     if points:
         layers.append(mean.mark_point(filled=True, size=60, opacity=1))
     return alt.LayerChart(layer=layers).properties(width=520, height=300)
+
+
+def _decades(values: Sequence[float]) -> alt.Axis:
+    """An axis with a tick at each power of ten, written as such: ``1e-3``."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return alt.Axis(values=[10.0**power for power in range(low, high + 1)], format="~e")
 
 
 def said_of(measure: Mapping[str, Any]) -> str:
