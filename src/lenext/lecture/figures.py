@@ -32,7 +32,8 @@ def dots(measures: Sequence[Measure], title: str, *, at: float | None = None) ->
          "high": scale * (one.value if one.high is None else one.high)}
         for one in measures
     ]  # fmt: skip
-    axis = alt.Axis(labelExpr=PERCENT, tickCount=6) if unit == "share" else alt.Axis()
+    # Labels in the middle below their ticks, at the ends as well, where the outermost would come near the next
+    axis = alt.Axis(labelFlush=False, **({"labelExpr": PERCENT, "tickCount": 6} if unit == "share" else {}))
     base = of_rows(rows).encode(
         y=alt.Y("name:N", title=None, sort=[one.name for one in measures], axis=alt.Axis(labelLimit=260)),
         x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=axis),
