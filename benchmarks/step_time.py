@@ -24,9 +24,8 @@ from torch import nn
 import lenext
 from lenext.classifier import ConvNet
 from lenext.costing import count
-from lenext.costing.profiling import profile
 from lenext.data import Batch, Preprocess, Subset
-from lenext.foresight import Shape, data_rate, plan, predict_seconds, train_step_seconds
+from lenext.foresight import Shape, data_rate, measured_machine, plan, predict_seconds, train_step_seconds
 from lenext.spec import Data, Model, Recipe, Run
 from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
@@ -153,7 +152,7 @@ if __name__ == "__main__":
     keep_memory()
     for name in STRANGERS:
         lenext.add_rung(name, lambda shape, _, name=name: torchvision_network(name, shape.classes))
-    machine = profile(tell=print)
+    machine = measured_machine(print)
     precision = choose_precision("auto", choose_device())
     print(f"profile: {machine.seconds:.1f} s, {len(machine.samples)} samples", flush=True)
     rows: list[dict[str, object]] = []

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import lenext
+from lenext import foresight
 from lenext.costing.profiling import REFERENCE, Profile, cache_file, known_profile, measure
 from lenext.data import prepare
 from lenext.data.pack import pack
 from lenext.errors import UsageError
-from lenext.foresight import Shape, foresee, foresee_shape, plan, this_machine
+from lenext.foresight import Shape, foresee, foresee_shape, measured_machine, plan, this_machine
 from lenext.ladder import resolve
 from lenext.nn import on_threads
 from lenext.spec import Data
@@ -162,6 +163,23 @@ def test_a_machine_that_was_not_measured_borrows_another_ones_profile():
     assert not known_profile().borrowed
     known = foresee_shape(resolve("x", "resnet20"), SHAPE)
     assert known.step_seconds.high / known.step_seconds.value < rough.step_seconds.high / rough.step_seconds.value
+
+
+def test_a_machine_is_measured_once_whole_networks_included(monkeypatch):
+    """The share by which they take longer than their operations foretells, on average, what they took."""
+    monkeypatch.setattr(foresight, "_WHOLE", [("resnet20", 1.0, 32, 8)])
+    monkeypatch.setattr(foresight, "_IN_PARTS", [("resnet20", 0.5, 28, 64)])
+    seconds = Profile.load(REFERENCE).seconds
+    Profile.load(REFERENCE).save(cache_file())
+    told: list[str] = []
+    found = measured_machine(told.append)
+    assert found.beyond is not None
+    assert all(0 <= share <= 2 for share in found.beyond)
+    assert found.seconds > seconds
+    assert known_profile() == found
+    monkeypatch.setattr(foresight, "bench_train", None)
+    assert measured_machine(told.append) == found
+    assert not told
 
 
 def test_what_is_measured_is_a_profile():

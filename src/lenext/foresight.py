@@ -2,12 +2,14 @@
 
 import functools
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
 from lenext import classical
@@ -16,14 +18,14 @@ from lenext.classical.machines import WITH_GAMMA
 from lenext.classifier import PREDICT_BATCH
 from lenext.costing import Amount, Operation, count, fused, operations, without_memory
 from lenext.costing.accelerators import accelerator, accelerator_seconds
-from lenext.costing.profiling import PICTURE, Profile, known_profile, profile
+from lenext.costing.profiling import PICTURE, Profile, cache_file, known_profile, profile
 from lenext.costing.timing import Timing
 from lenext.data import Dataset, LazyImages, Loader, Subset
 from lenext.data.loader import loader_rate
 from lenext.data.preprocess import Pixels
 from lenext.errors import UsageError
 from lenext.ladder import rung
-from lenext.models import build_model, without_weights
+from lenext.models import build, build_model, without_weights
 from lenext.nn import SMALL_MACS, missing_kernels, on_threads
 from lenext.spec import Augment, Recipe, Run, to_dict
 from lenext.training.allocator import keep_memory
@@ -53,6 +55,15 @@ _PROBE_STEPS = 12
 _PROBE_REPEATS, _PROBE_SECONDS = 3, 0.6
 _READING_SECONDS, _AUGMENTING_SECONDS = 0.4, 0.05  # of trying how fast images are decoded, or in memory varied
 _READ = 2048  # images that are decoded for it, at most
+
+# Networks that are trained to see how much longer than its operations one by one a network takes here: name, width,
+# pixels and images. One by one where a batch is computed whole, and where it is in parts. None of those that
+# benchmarks/step_time.py foretells
+_WHOLE = (("resnet34", 0.5, 64, 16), ("resnet101", 0.25, 64, 16), ("googlenet", 0.5, 64, 16),
+          ("inception_v4", 0.5, 75, 8), ("vgg13_bn", 0.5, 64, 16))  # fmt: skip
+_IN_PARTS = (("resnet32", 1.0, 28, 64), ("resnet56", 1.0, 28, 64), ("vgg13_bn", 0.25, 32, 64))
+_WHOLE_SECONDS = 0.4  # of each
+_MOST_BEYOND = 2.0
 
 # Of a classical rung, on a machine whose float32 product makes _OF_PEAK multiply-adds a second: seconds per
 # multiply-add of describing an image, of its vocabulary, and of the machine (benchmarks/results/classical.json). That
@@ -179,9 +190,11 @@ def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
     )
 
 
-def train_step_seconds(network: nn.Module, channels: int, size: int, batch: int, precision: str) -> float:
-    """Seconds of a step of our training loop, for any network on images [channels, size, size]."""
-    timing = this_machine()
+def train_step_seconds(
+    network: nn.Module, channels: int, size: int, batch: int, precision: str, timing: Timing | None = None
+) -> float:
+    """Seconds of a step of our loop, for any network on images [channels, size, size]; by `timing`, or else here."""
+    timing = timing or this_machine()
     found = operations(network, channels=channels, size=size, training=True)
     if precision == "bf16" and missing_kernels() is None:
         found = fused(network, found)
@@ -271,8 +284,34 @@ def measured_machine(tell: Callable[[str], None], *, fresh: bool = False) -> Pro
     """The profile of the machine we are on, measured in half a minute where it is not known yet, or anew."""
     keep_memory()  # as training does
     found = profile(fresh=fresh, tell=tell)
+    if found.beyond is None:
+        start = time.perf_counter()
+        beyond = _beyond(found, _WHOLE), _beyond(found, _IN_PARTS)
+        found = replace(found, beyond=beyond, seconds=round(found.seconds + time.perf_counter() - start, 2))
+        found.save(cache_file())
     this_machine.cache_clear()
     return found
+
+
+def _beyond(found: Profile, networks: Sequence[tuple[str, float, int, int]]) -> float:
+    """How far training `networks` takes from what their operations take one by one to what `Timing` adds as usual."""
+    timings = [Timing(found, beyond=share) for share in (0.0, 1.0)]
+    steps = []  # what is measured, and what the timings foretell, in seconds
+    for name, width, size, images in networks:
+        shape = {"classes": 10, "channels": 3, "size": size}
+        settings = {"model": {"width": width}, "recipe": {"at_once": images}}
+        rate = bench_train(name, **shape, batch_size=images, settings=settings, repeats=1, seconds=_WHOLE_SECONDS)
+        network = build(name, **shape, width=width)
+        foretold = [train_step_seconds(network, 3, size, images, found.precision, timing) for timing in timings]
+        steps.append((images / rate.images_per_second, *foretold))
+    measured, alone, usual = np.transpose(steps)
+
+    def too_long(share: float) -> float:
+        return float(np.log((alone + share * (usual - alone)) / measured).mean())
+
+    if too_long(0.0) > 0:
+        return 0.0
+    return _MOST_BEYOND if too_long(_MOST_BEYOND) < 0 else float(brentq(too_long, 0.0, _MOST_BEYOND))
 
 
 def _normalising(channels: int, size: int) -> Operation:

@@ -46,7 +46,7 @@ def made_up() -> Profile:
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "densenet121"])
 @pytest.mark.parametrize(("size", "images"), [(64, 32), (224, 4)])
 def test_a_network_that_no_sample_is_like_is_foretold_by_the_same_law(made_up, name, size, images):
-    timing = Timing(made_up, whole=False)
+    timing = Timing(made_up, beyond=0.0)
     network = getattr(torchvision.models, name)()
     for training in (False, True):
         found = operations(network, channels=3, size=size, training=training)
@@ -63,9 +63,22 @@ def test_time_grows_with_the_batch_as_the_work_does(made_up):
     assert 6 < many / few < 10
 
 
+def test_how_much_longer_whole_networks_take_is_the_machines_own(made_up):
+    found = operations(torchvision.models.resnet18(), channels=3, size=64, training=True)
+    own = Timing(replace(made_up, beyond=(0.25, 0.75)))
+    for parts, share in ((1, 0.25), (2, 0.75)):
+        alone, usual, here = (
+            timing.step_seconds(found, 64, precision="bf16", training=True, parts=parts)
+            for timing in (Timing(made_up, beyond=0.0), Timing(made_up), own)
+        )
+        assert alone < usual
+        assert here == pytest.approx(alone + share * (usual - alone))
+
+
 def test_a_profile_is_the_same_after_it_was_kept(made_up, tmp_path):
-    made_up.save(tmp_path / "p.json")
-    assert Profile.load(tmp_path / "p.json") == made_up
+    for one in (made_up, replace(made_up, beyond=(0.5, 1.25))):
+        one.save(tmp_path / "p.json")
+        assert Profile.load(tmp_path / "p.json") == one
     replace(made_up, version=0).save(tmp_path / "old.json")
     with pytest.raises(ValueError, match="version 0"):
         Profile.load(tmp_path / "old.json")

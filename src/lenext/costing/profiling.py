@@ -64,6 +64,9 @@ class Profile:
     decoding: float  # pixels of photographs, from JPEG to colours, on all threads
     update: tuple[float, float]  # seconds of the optimizer per parameter tensor, and per parameter
     samples: tuple[Sample, ...]
+    # By which share of what `Timing` has as usual whole networks take longer than their operations one by one, in
+    # training: computed whole, and in parts; None: not measured
+    beyond: tuple[float, float] | None = None
     borrowed: bool = False  # of another machine
 
     def rates(self) -> dict[str, float]:
@@ -96,7 +99,8 @@ class Profile:
         samples = tuple(
             Sample(**{**sample, "operation": _operation(sample["operation"])}) for sample in row.pop("samples")
         )
-        return cls(**{**row, "update": tuple(row["update"])}, samples=samples)
+        beyond = row.get("beyond") and tuple(row["beyond"])
+        return cls(**{**row, "update": tuple(row["update"]), "beyond": beyond}, samples=samples)
 
 
 def _operation(row: dict[str, Any]) -> Operation:
@@ -221,9 +225,9 @@ _IN_PLACE: dict[str, Work] = {
 
 def drawn() -> Iterator[Drawn]:
     """Operations of every kind, images at a time, what does it, and the shape of its input [N, C, H, W]."""
-    yield from _convolutions("dense", 96, kernels=(3, 3, 3, 5, 7))
-    yield from _convolutions("pointwise", 88, kernels=(1,))
-    yield from _convolutions("depthwise", 128, kernels=(3, 3, 5))
+    yield from _convolutions("dense", 84, kernels=(3, 3, 3, 5, 7))
+    yield from _convolutions("pointwise", 76, kernels=(1,))
+    yield from _convolutions("depthwise", 112, kernels=(3, 3, 5))
     yield from _convolutions("grouped", 36, kernels=(3,))
     yield from _convolutions("first", 36, kernels=(3, 7, 5, 3, 11))
     yield from _linears(56)

@@ -33,7 +33,9 @@ _ALIKE = (1.0, 1.0, 1.5, 1.0, 6.0, 1.0, 0.5, 4.5, 1.5, 0.4)
 _BENT = 0.3  # variance of what is not a product of powers of these
 # In a whole network operations find less in the caches than one by one, and more between them. Times so much: what they
 # take beyond their least, if there is much to multiply, in depthwise convolutions, and else; and the least itself.
-# Fitted to a run of benchmarks/step_time.py before the one that is committed, and to narrow networks on 16 to 32 px
+# Fitted on a Zen 5 to a run of benchmarks/step_time.py before the one that is committed, and to narrow networks on 16
+# to 32 px. Of what they say beyond 1 a profile has the share that holds on its machine: about half in training on a
+# Zen 4, which computes half as fast, but fetches as fast
 _PREDICTED = (1.22, 2.0, 1.43, 2.0)
 _TRAINED = (1.1, 2.1, 1.48, 4.2)
 _IN_PARTS = (0.96, 1.4, 2.2, 6.3)  # whose beginnings wait for one another at the interpreter
@@ -41,13 +43,18 @@ _NOISE = 0.01  # variance of what is measured, in the logarithm
 
 
 class Timing:
-    """Foretells seconds on the machine of a profile.
+    """Foretells seconds on the machine of a profile."""
 
-    Without `whole` a network takes what its operations would take one by one.
-    """
+    def __init__(self, profile: Profile, *, beyond: float | None = None) -> None:
+        """`beyond`, otherwise as in the profile: with 0 a network takes what its operations take one by one.
 
-    def __init__(self, profile: Profile, *, whole: bool = True) -> None:
-        self._beyond = (_PREDICTED, _TRAINED, _IN_PARTS) if whole else ((1.0,) * 4,) * 3
+        With 1 it takes as much longer as it does on the machine that this was looked up on.
+        """
+        shares = (1.0, *(profile.beyond or (1.0, 1.0))) if beyond is None else (beyond,) * 3
+        self._beyond = [
+            [1 + share * (factor - 1) for factor in factors]
+            for share, factors in zip(shares, (_PREDICTED, _TRAINED, _IN_PARTS), strict=True)
+        ]
         self.profile = profile
         self._work: dict[tuple[str, bool], GaussianProcessRegressor] = {}
         self._moves: dict[tuple[str, int, bool], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
