@@ -146,7 +146,7 @@ def test_the_same_comparison_again_runs_nothing_again(compared: Comparison, told
     before = (compared.root / "softmax" / "summary.json").read_bytes()
     again = resume(compared.root, observer=(second := Told()))
     assert not any(text.startswith("[") for text in second.stages)
-    assert (again.winner, again.rungs) == (compared.winner, compared.rungs)
+    assert (again.winner, again.rungs, again.seconds) == (compared.winner, compared.rungs, compared.seconds)
     assert (compared.root / "softmax" / "summary.json").read_bytes() == before
 
 

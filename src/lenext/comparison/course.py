@@ -166,6 +166,7 @@ class _Course:
         self.record, self.asked, self.specs, self.images = record, asked, specs, images
         self.lanes, self.clock, self.observer = lanes, clock, observer
         self.under_way: dict[Path, _UnderWay] = {}  # by their folders
+        self.took: float | None = None  # seconds, where it had come to its end before
         self.finished: dict[str, dict[int, Finished]] = {name: {} for name in specs}  # by the number of their seed
         self.errors: dict[str, str] = {}
         self.plan: list[Share] = []
@@ -208,6 +209,7 @@ class _Course:
                 )
             )
         seconds = before["seconds"]
+        self.took = seconds if "verdict" in before else None
         for row in before["rungs"]:
             if row["error"] is not None:
                 self.errors[row["model"]] = row["error"]
@@ -390,6 +392,7 @@ class _Course:
             else:
                 spec = replace(spec, budget=max(seconds, 1.0))
         self.observer.stage(title)
+        self.took = None
         folder, now = self._folder(name, seed), self.clock.seconds()
         self.under_way[folder] = _UnderWay(name, seed, now, now + seconds)
         self.lanes.start(label, spec, folder, page=self._pages)
@@ -431,7 +434,7 @@ class _Course:
             "data": self.images.name,
             "fingerprint": self.images.fingerprint,
             "budget": self.asked.budget,
-            "seconds": round(self.clock.seconds(), 3),
+            "seconds": self._seconds(),
             "seeds": [self.asked.seed + seed for seed in range(self.asked.seeds)],
             "command": self.asked.command,
             "test": {"name": judged, "images": len(getattr(self.images, judged))},
@@ -439,6 +442,10 @@ class _Course:
             "plan": [share.row() for share in self.plan],
             "rungs": self._rows(),
         }
+
+    def _seconds(self) -> float:
+        """That it has taken; reading again what had come to its end takes it no further."""
+        return round(self.clock.seconds(), 3) if self.took is None else self.took
 
     def _rows(self) -> list[dict[str, Any]]:
         """A row per rung that has run."""
@@ -491,7 +498,7 @@ class _Course:
         record.write_json("comparison.json", document)
         self.observer.stage("writing the comparison's report")
         page = report(record.root)
-        document["seconds"] = round(self.clock.seconds(), 3)
+        document["seconds"] = self._seconds()
         record.write_json("comparison.json", document)
         return Comparison(
             root=record.root,
