@@ -33,7 +33,9 @@ def dots(measures: Sequence[Measure], title: str, *, at: float | None = None) ->
         for one in measures
     ]  # fmt: skip
     # Labels in the middle below their ticks, at the ends as well, where the outermost would come near the next
-    axis = alt.Axis(labelFlush=False, **({"labelExpr": PERCENT, "tickCount": 6} if unit == "share" else {}))
+    axis = alt.Axis(labelFlush=False)
+    if unit == "share":
+        axis = alt.Axis(labelFlush=False, labelExpr=PERCENT, tickCount=6)
     base = of_rows(rows).encode(
         y=alt.Y("name:N", title=None, sort=[one.name for one in measures], axis=alt.Axis(labelLimit=260)),
         x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=axis),
