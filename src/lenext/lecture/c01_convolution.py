@@ -120,5 +120,5 @@ CLAIM = Claim(
     "on test images than the dense network of as many parameters, with the whole interval over seeds and images. Fails "
     "if the dense layer has not, or this interval is not above nothing at all.",
     study,
-    minutes=8,
+    minutes=6,
 )

@@ -79,5 +79,5 @@ CLAIM = Claim(
     "than with strides, and with average pooling than with strides, each with the whole interval over seeds and "
     "images. Fails if one of these intervals is not above nothing at all.",
     study,
-    minutes=5,
+    minutes=6,
 )

@@ -48,5 +48,5 @@ CLAIM = Claim(
     "Holds if the network that is best on validation is more accurate on test images than the features made by hand "
     "that are, with the whole interval over seeds and images; fails if that interval does not reach above nothing.",
     study,
-    minutes=18,
+    minutes=15,
 )

@@ -136,5 +136,5 @@ CLAIM = Claim(
     f"{10**VANISHED:g} with sigmoid and above with ReLU; each with its whole interval over the seeds. Fails if one of "
     "these intervals is on the other side.",
     study,
-    minutes=8,
+    minutes=4,
 )

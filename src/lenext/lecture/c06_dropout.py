@@ -129,5 +129,5 @@ CLAIM = Claim(
     f"Holds if the mean over the draws is within {100 * WITHIN:g} % of what it was, and test accuracy higher with "
     "dropout than without, each with the whole interval. Fails if one of these intervals is on the other side.",
     study,
-    minutes=10,
+    minutes=4,
 )

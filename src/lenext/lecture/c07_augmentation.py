@@ -84,5 +84,5 @@ CLAIM = Claim(
     "Holds if test accuracy with all that suits these pictures, the last step, is higher than with none, with the "
     "whole interval over seeds and images. Fails if this interval is not above nothing at all.",
     study,
-    minutes=8,
+    minutes=7,
 )

@@ -61,5 +61,5 @@ CLAIM = Claim(
     "Holds if two 3×3 a stage have a higher test accuracy than one 5×5 with the whole interval, fails if with none of "
     "it. Three 3×3 against one 7×7 are shown and do not count.",
     study,
-    minutes=8,
+    minutes=12,
 )

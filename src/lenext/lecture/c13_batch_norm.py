@@ -117,5 +117,5 @@ CLAIM = Claim(
     "first epoch is ahead, and test accuracy is higher where each has the learning rate that validation images find "
     "best for it; each with its whole interval. Fails if one of them is not, with its whole interval.",
     study,
-    minutes=8,
+    minutes=11,
 )
