@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import math
+import signal
 import statistics
+import threading
 import warnings
 from bisect import bisect_left
 from collections.abc import Generator, Mapping, Sequence
@@ -180,6 +182,9 @@ def _made(
     # Arrays are handed over as they are, since mapped ones cannot be written to, which torch warns of
     at_once = Parallel(processes, return_as="generator_unordered", max_nbytes=None)
     ended = at_once(delayed(run.make_on)(torch.get_num_threads() // processes, data) for run in runs)
+    if in_main := threading.current_thread() is threading.main_thread():
+        # So that it ends the processes, too, as an interrupt does
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for one in ended:  # noqa: UP028  with `yield from` it would be closed before we are told
             yield one
@@ -187,6 +192,8 @@ def _made(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib's, where we were stopped, that the others were given up
             ended.close()
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _read(folder: Path) -> Trial:
