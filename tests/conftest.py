@@ -7,6 +7,7 @@ import pytest
 from lenext.data import Dataset, prepare
 from lenext.run import Result, train
 from lenext.spec import Data
+from tuxpaint import STAMPS
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,6 @@ def svm_run(tmp_path_factory: pytest.TempPathFactory) -> Result:
 @pytest.fixture(scope="session")
 def stamps() -> Path:
     """Debian's tuxpaint-stamps-default: colour pictures in category folders, many with alpha."""
-    folder = Path("/usr/share/tuxpaint/stamps")
-    if not folder.is_dir():
+    if not STAMPS.is_dir():
         pytest.skip("needs Debian's package tuxpaint-stamps-default")
-    return folder
+    return STAMPS

@@ -1,6 +1,7 @@
 """What a run will cost, foretold: how the figures hang together. How near they come is in benchmarks/."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,10 +9,11 @@ import torch
 import lenext
 from lenext import foresight
 from lenext.costing.profiling import REFERENCE, Profile, cache_file, known_profile, measure
+from lenext.costing.timing import Timing
 from lenext.data import prepare
 from lenext.data.pack import pack
 from lenext.errors import UsageError
-from lenext.foresight import Shape, foresee, foresee_shape, measured_machine, plan, this_machine
+from lenext.foresight import Shape, foresee, foresee_shape, measured_machine, plan, this_machine, train_step_seconds
 from lenext.ladder import resolve
 from lenext.nn import on_threads
 from lenext.spec import Data
@@ -166,7 +168,6 @@ def test_a_machine_that_was_not_measured_borrows_another_ones_profile():
 
 
 def test_a_machine_is_measured_once_whole_networks_included(monkeypatch):
-    """The share by which they take longer than their operations foretells, on average, what they took."""
     monkeypatch.setattr(foresight, "_WHOLE", [("resnet20", 1.0, 32, 8)])
     monkeypatch.setattr(foresight, "_IN_PARTS", [("resnet20", 0.5, 28, 64)])
     seconds = Profile.load(REFERENCE).seconds
@@ -179,7 +180,22 @@ def test_a_machine_is_measured_once_whole_networks_included(monkeypatch):
     assert known_profile() == found
     monkeypatch.setattr(foresight, "bench_train", None)
     assert measured_machine(told.append) == found
-    assert not told
+    assert told == ["training some small networks for a moment"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.5])
+def test_how_much_longer_whole_networks_take_is_learnt_from_what_they_took(monkeypatch, share):
+    """On a machine where they take exactly so much longer."""
+    machine = Timing(Profile.load(REFERENCE), beyond=share)
+
+    def took(name, *, size, channels, classes, batch_size, settings, **_):
+        network = lenext.build(name, classes=classes, channels=channels, size=size, **settings["model"])
+        seconds = train_step_seconds(network, channels, size, batch_size, machine.profile.precision, machine)
+        return SimpleNamespace(images_per_second=batch_size / seconds)
+
+    monkeypatch.setattr(foresight, "bench_train", took)
+    Profile.load(REFERENCE).save(cache_file())
+    assert measured_machine(lambda _: None).beyond == pytest.approx((share, share), abs=1e-3)
 
 
 def test_what_is_measured_is_a_profile():

@@ -56,9 +56,9 @@ _PROBE_REPEATS, _PROBE_SECONDS = 3, 0.6
 _READING_SECONDS, _AUGMENTING_SECONDS = 0.4, 0.05  # of trying how fast images are decoded, or in memory varied
 _READ = 2048  # images that are decoded for it, at most
 
-# Networks that are trained to see how much longer than its operations one by one a network takes here: name, width,
-# pixels and images. One by one where a batch is computed whole, and where it is in parts. None of those that
-# benchmarks/step_time.py foretells
+# Networks that are trained to see how much longer than their operations one by one networks take here, those that
+# compute a batch whole and those that compute it in parts: name, width, pixels and images. None of them is among those
+# that benchmarks/step_time.py foretells
 _WHOLE = (("resnet34", 0.5, 64, 16), ("resnet101", 0.25, 64, 16), ("googlenet", 0.5, 64, 16),
           ("inception_v4", 0.5, 75, 8), ("vgg13_bn", 0.5, 64, 16))  # fmt: skip
 _IN_PARTS = (("resnet32", 1.0, 28, 64), ("resnet56", 1.0, 28, 64), ("vgg13_bn", 0.25, 32, 64))
@@ -281,10 +281,11 @@ def this_machine() -> Timing:
 
 
 def measured_machine(tell: Callable[[str], None], *, fresh: bool = False) -> Profile:
-    """The profile of the machine we are on, measured in half a minute where it is not known yet, or anew."""
+    """The profile of the machine we are on, with `beyond`; measured where it is not known yet, or where `fresh`."""
     keep_memory()  # as training does
     found = profile(fresh=fresh, tell=tell)
     if found.beyond is None:
+        tell("training some small networks for a moment")
         start = time.perf_counter()
         beyond = _beyond(found, _WHOLE), _beyond(found, _IN_PARTS)
         found = replace(found, beyond=beyond, seconds=round(found.seconds + time.perf_counter() - start, 2))

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from lenext.classical.patches import Patches
+from tuxpaint import STAMPS, stamp_files
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-STAMPS = Path("/usr/share/tuxpaint/stamps")
 needs_fashion = pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 needs_stamps = pytest.mark.skipif(not STAMPS.is_dir(), reason="needs Debian's tuxpaint-stamps-default")
 
@@ -25,7 +25,7 @@ def fashion(number):
 def stamps(side, mode="L", every=40):
     """Pictures on white, uint8 [N, side, side, 1 or 3]."""
     pictures = []
-    for path in sorted(STAMPS.rglob("*.png"))[::every]:
+    for path in stamp_files()[::every]:
         with Image.open(path) as stored:
             picture = stored.convert("RGBA")
         ground = Image.new("RGBA", picture.size, "white")

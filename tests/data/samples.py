@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-STAMPS = Path("/usr/share/tuxpaint/stamps")
+from tuxpaint import stamp_files
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def file_of(image: Image.Image, form: str, **options) -> bytes:
 def stamps(side: int = 64) -> list[Image.Image]:
     """Real pictures (RGBA), no two the same, made small."""
     images = {}
-    for path in sorted(STAMPS.rglob("*.png")):
+    for path in stamp_files():
         image = Image.open(path).convert("RGBA")
         image.thumbnail((side, side))
         images.setdefault(image.tobytes(), image)

@@ -16,8 +16,7 @@ from torchvision.transforms import functional
 from lenext.data import ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
 from lenext.errors import DataError
 from lenext.spec import from_dict
-
-STAMPS = Path("/usr/share/tuxpaint/stamps")
+from tuxpaint import stamp_files
 
 
 def saved(image: Image.Image, form: str, **options) -> bytes:
@@ -42,7 +41,7 @@ def kind_of(file_bytes: bytes, max_pixels: int = 100_000_000) -> str:
 
 @pytest.fixture(scope="module")
 def stamp() -> Path:
-    return max(STAMPS.rglob("*.png"), key=lambda path: path.stat().st_size)
+    return max(stamp_files(), key=lambda path: path.stat().st_size)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -339,7 +338,7 @@ def test_pillows_warnings_are_kept_and_the_filters_put_back():
 
 def test_threads_give_what_one_thread_gives():
     settings = Preprocess(32, 3)
-    files = [path.read_bytes() for path in sorted(STAMPS.rglob("*.png"))[:40]]
+    files = [path.read_bytes() for path in stamp_files()[:40]]
     with ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(lambda file: preprocess(file, settings), files))
     for file, pixels in zip(files, threaded, strict=True):
@@ -352,7 +351,7 @@ def test_threads_give_what_one_thread_gives():
 def test_resize_then_crop_is_torchvisions(size, resize, interpolation):
     # torchvision.transforms._presets.ImageClassification: the shorter side to `resize`, then the centre
     settings = Preprocess(size, 3, "crop", resize=resize, interpolation=interpolation)
-    for path in sorted(STAMPS.rglob("*.png"))[::60]:
+    for path in stamp_files()[::60]:
         file = saved(Image.open(path).convert("RGBA").convert("RGB"), "JPEG")
         image = Image.open(io.BytesIO(file)).convert("RGB")
         resized = functional.resize(image, [resize], functional.InterpolationMode(interpolation))

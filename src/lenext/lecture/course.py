@@ -1,7 +1,6 @@
 """The course of the lecture: which claims there are, and what has become of them in a folder."""
 
 import importlib
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lenext.lecture.lab import Lab
 from lenext.record import RUNS, Record, environment, write_whole
 from lenext.report import charts
 from lenext.run import Observer
+from lenext.training.budget import Clock
 
 
 def _claims() -> dict[str, Claim]:
@@ -69,16 +69,16 @@ def put_to_the_test(
             raise UsageError(f"{before.folder}: holds the {held} form of {before.claim.key}, asked for is the {asked} "
                              "one; accepted: another --out")  # fmt: skip
         return before
-    found, start = before.claim, time.perf_counter()
+    found, clock = before.claim, Clock()
     record = Record(before.folder)
     record.root.mkdir(parents=True, exist_ok=True)
     observer = observer or Observer()
     observer.stage(f"{found.key}: {found.slide}")
-    spent = (record.read_json(SPENT) or {}).get("seconds", 0.0)
+    clock.add((record.read_json(SPENT) or {"seconds": 0.0})["seconds"])
     try:
         finding = found.study(Lab(record.root, quick=quick, observer=observer))
     except BaseException:
-        record.write_json(SPENT, {"seconds": spent + time.perf_counter() - start})
+        record.write_json(SPENT, {"seconds": clock.seconds()})
         raise
     pictures = []
     for place, (caption, chart) in enumerate(finding.figures.items(), 1):
@@ -94,7 +94,7 @@ def put_to_the_test(
         **finding.document(),
         "figures": pictures,
         "command": f"lenext lecture {found.key}{' --quick' if quick else ''}",
-        "seconds": round(spent + time.perf_counter() - start, 1),
+        "seconds": round(clock.seconds(), 1),
         "environment": environment(),
     }
     record.write_json(FINDING, document)

@@ -8,7 +8,7 @@ import statistics
 import threading
 import warnings
 from bisect import bisect_left
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ class Lab:
         """
         networks.join_the_ladder()
         runs = [self._planned(arm, images, seed, epochs, budget) for seed in self.seeds for arm in arms]
-        diverged = self._carry_out([run for run in runs if Finished.read(run.folder) is None], len(runs), images,
-                                   at_a_time=1 if budget is not None else None)  # fmt: skip
+        missing = [run for run in runs if Finished.read(run.folder) is None]
+        processes = 1 if budget is not None else min(_processes(), len(missing))
+        diverged = self._make(missing, len(runs), images.data, processes)
         return {
             arm.name: [_diverged(run.folder, images) if run.folder in diverged else _read(run.folder)
                        for run in runs if run.arm is arm]
@@ -127,15 +128,11 @@ class Lab:
         _must_be(spec, images, folder)
         return _Planned(arm, spec, folder)
 
-    def _carry_out(
-        self, missing: "Sequence[_Planned]", total: int, images: Material, *, at_a_time: int | None
-    ) -> set[Path]:
+    def _make(self, missing: "Sequence[_Planned]", total: int, data: Dataset, processes: int) -> set[Path]:
         """Makes the runs that are missing of `total`; the folders of those that diverged."""
-        diverged, done = set(), total - len(missing)
-        processes = min(at_a_time or _processes(), len(missing))
-        with contextlib.closing(_made(missing, images.data, processes, self.observer)) as made:
-            for run, why in made:
-                done += 1
+        diverged = set()
+        with contextlib.closing(_made(missing, data, processes, self.observer)) as made:
+            for done, (run, why) in enumerate(made, total - len(missing) + 1):
                 self.observer.stage(why or f"[{done}/{total}] {run.arm.name}, seed {run.spec.seed}")
                 if why:
                     diverged.add(run.folder)
@@ -181,19 +178,28 @@ def _made(
         return
     # Arrays are handed over as they are, since mapped ones cannot be written to, which torch warns of
     at_once = Parallel(processes, return_as="generator_unordered", max_nbytes=None)
-    ended = at_once(delayed(run.make_on)(torch.get_num_threads() // processes, data) for run in runs)
-    if in_main := threading.current_thread() is threading.main_thread():
-        # So that it ends the processes, too, as an interrupt does
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _terminated_as_interrupted():
+        ended = at_once(delayed(run.make_on)(torch.get_num_threads() // processes, data) for run in runs)
+        try:
+            for one in ended:  # noqa: UP028  with `yield from` it would be closed before we are told
+                yield one
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # joblib's, where we were stopped, that the others were given up
+                ended.close()
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is as SIGINT, which ends the processes of joblib, too; they would stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for one in ended:  # noqa: UP028  with `yield from` it would be closed before we are told
-            yield one
+        yield
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib's, where we were stopped, that the others were given up
-            ended.close()
-        if in_main:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _read(folder: Path) -> Trial:
