@@ -25,7 +25,7 @@ from lenext.foresight import Foresight, Shape, foresee
 from lenext.ladder import Rung, resolve, rung
 from lenext.record import Follower, Record, environment, replacing
 from lenext.report import report
-from lenext.report.card import write_card
+from lenext.report.card import CARD, write_card
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Loss, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
@@ -218,13 +218,15 @@ def carry_out(spec: Run, folder: Path, *, data: Dataset, observer: Observer, pag
         run(spec, out=folder, data=data, observer=observer, page=page)
     elif not (folder / "summary.json").is_file():
         resume(folder, data=data, observer=observer, page=page)
-    elif page:
-        complete(folder)
+    else:
+        complete(folder, page=page)
 
 
-def complete(root: Path) -> None:
-    """Writes the page and the card of the finished run in `root` where it was stopped before, at the very end."""
-    if not (root / "report.html").is_file():
+def complete(root: Path, *, page: bool = True) -> None:
+    """Writes the card and the `page` of the finished run in `root` where it was stopped before, at the very end."""
+    if not (root / CARD).is_file():
+        write_card(root)
+    if page and not (root / "report.html").is_file():
         report(root)
 
 

@@ -59,8 +59,6 @@ def predict_batches(answer: Answer, settings: Preprocess, files: Iterable[Path])
             return show(file), preprocess(read_file(file), settings)
         except DataError as error:
             return show(file), str(error)
-        except MemoryError:
-            return show(file), "unreadable: takes more memory than there is"
 
     with contextlib.closing(ahead(read, files, PREDICT_BATCH)) as ready:
         while batch := list(itertools.islice(ready, PREDICT_BATCH)):
