@@ -8,22 +8,28 @@ with the medians of several rounds, of a network for 32 px and one for 224 px as
 - by turns: a batch is decoded on threads, then scored, then the next one is decoded;
 - ahead: what `Bundle.predict` does, the next batch is decoded while one is scored;
 - to a file: `lenext predict --out`, in this process, and by two, starting them included.
+
+Then the memory of `lenext predict --out` over ten and over a hundred thousand small pictures, and what the walk alone
+over a folder of a million names adds.
 """
 
 import argparse
 import functools
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lenext.classifier import PREDICT_BATCH, ConvNet
-from lenext.data import Preprocess, preprocess, read_file
+from lenext.data import Preprocess, encode_png, preprocess, read_file
 from lenext.models import build
 from lenext.ship.bundle import Bundle
 from lenext.ship.predict import predict_batches
@@ -76,11 +82,38 @@ def rate(work: Callable[[], Iterator[int]]) -> float:
     return sum(work()) / (time.perf_counter() - start)
 
 
+def memory(saved: Path, folder: Path, number: int) -> float:
+    """MB at most, of `lenext predict` over so many pictures in folders of a thousand."""
+    image = encode_png(np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8))
+    for i in range(number):
+        path = folder / f"{i // 1000:04d}" / f"{i:07d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    command = ["predict", str(saved), str(folder), "--out", str(folder.with_suffix(".parquet"))]
+    return peak(f"from lenext.cli import main; main({command!r})")
+
+
+def memory_of_walk(folder: Path, number: int) -> float:
+    """MB that going through so many names in one folder adds."""
+    folder.mkdir()
+    for i in range(number):
+        (folder / f"IMG_{i:08d}.jpg").touch()
+    walk = "from lenext.ship.predict import expand; "
+    return peak(f"{walk}print(sum(1 for _ in expand({str(folder)!r})))") - peak(walk)
+
+
+def peak(code: str) -> float:
+    told = "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    code = f"import atexit; atexit.register(lambda: exec({told!r})); {code}"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.PIPE, text=True)
+    return int(ended.stderr.split()[-1]) / 1e3
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, (size, copies) in NETWORKS.items():
         with tempfile.TemporaryDirectory() as scratch:
             folder, model = Path(scratch, "pictures"), bundle(name, size)
@@ -107,4 +140,12 @@ if __name__ == "__main__":
             "all": {way: [round(value, 1) for value in values] for way, values in rates.items()},
         }
         print(figures[name])
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = bundle("resnet20", 32).save(Path(scratch, "b.lenext"))
+        figures["memory_mb"] = {
+            f"{number:,} pictures": round(memory(saved, Path(scratch, str(number)), number), 1)
+            for number in (10_000, 100_000)
+        }
+        figures["memory_mb"]["walk of 1,000,000 names"] = round(memory_of_walk(Path(scratch, "names"), 1_000_000), 1)
+        print(figures["memory_mb"])
     write("predicting", figures)
