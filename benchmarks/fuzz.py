@@ -4,8 +4,9 @@
     python benchmarks/fuzz.py --files 500     # a trial of the trial
 
 The files are those of tests/fuzzed.py: real pictures in every format, damaged, spliced, of absurd sizes, no pictures at
-all. First all of them in one call of the command line, as somebody would; then each by itself, with its time. What is
-counted are the kinds of errors, and what was done to the files that were predicted all the same.
+all. First all of them in one call of the command line, as somebody would; then each by itself, with its time, and those
+that took longest twice more, as other programs may have been in the way. What is counted are the kinds of errors, and
+what was done to the files that were predicted all the same.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 import lenext
+from lenext.ship.bundle import Bundle
 from results import write
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -47,6 +49,16 @@ def at_once(bundle: Path, folder: Path, out: Path) -> tuple[list[dict[str, str]]
         return list(csv.DictReader(file)), ended.returncode
 
 
+def taken(model: Bundle, path: Path) -> float:
+    start = time.perf_counter()
+    list(model.predict(path))
+    return time.perf_counter() - start
+
+
+def longest(seconds: dict[str, float]) -> list[str]:
+    return sorted(seconds, key=lambda name: -seconds[name])[:50]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--files", type=int, default=10_000)
@@ -60,16 +72,15 @@ if __name__ == "__main__":
             (folder / name).write_bytes(content)
         start = time.perf_counter()
         rows, code = at_once(bundle, folder, Path(scratch, "answers.csv"))
-        took = time.perf_counter() - start
+        at_once_seconds = time.perf_counter() - start
         assert code == 3, f"exit code {code}"
         assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.iterdir())]
         model = lenext.load(bundle)
-        seconds = {}
-        for path in sorted(folder.iterdir()):
-            start = time.perf_counter()
-            list(model.predict(path))
-            seconds[path.name] = time.perf_counter() - start
-    slowest = sorted(seconds, key=lambda name: -seconds[name])[:10]
+        seconds = {path.name: taken(model, path) for path in sorted(folder.iterdir())}
+        for _ in range(2):
+            for name in longest(seconds):
+                seconds[name] = min(seconds[name], taken(model, folder / name))
+    slowest = longest(seconds)[:10]
     for name in slowest:
         print(f"{seconds[name]:6.2f} s  {name}")
     answered = Counter(Path(row["path"]).stem[6:] for row in rows if not row["error"])
@@ -77,13 +88,13 @@ if __name__ == "__main__":
         "files": len(rows),
         "seed": arguments.seed,
         "exit_code": code,
-        "seconds_at_once": round(took, 1),
+        "seconds_at_once": round(at_once_seconds, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3),
         "predicted": sum(answered.values()),
         "predicted_though": dict(sorted(answered.items())),
         "errors": dict(Counter(row["error"].partition(":")[0] for row in rows if row["error"]).most_common()),
         "slowest": {name: round(seconds[name], 3) for name in slowest},
-        "longer_than_limit": sum(taken > LIMIT for taken in seconds.values()),
+        "longer_than_limit": sum(one > LIMIT for one in seconds.values()),
         "limit_seconds": LIMIT,
         "median_ms": round(1000 * sorted(seconds.values())[len(seconds) // 2], 2),
     }
