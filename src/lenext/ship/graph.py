@@ -5,7 +5,9 @@ ends with what is answered: the temperature is inside, and what else a bundle kn
 """
 
 import copy
+import warnings
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +72,18 @@ def program(bundle: Bundle) -> ExportedProgram:
         raise UsageError(f"{bundle.metadata['model']['name']}: given an SVM, accepted: a network")
     graph = Graph(scorer, bundle.val_scores)
     return _exported(graph, torch.zeros(2, shape.size, shape.size, shape.channels, dtype=torch.uint8))
+
+
+def to_onnx(made: ExportedProgram) -> Any:
+    """The program as an ONNX model, its number of images called N."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operators that are registered twice, and the like
+        exported = torch.onnx.export(made, dynamo=True, verbose=False, input_names=["images"], output_names=[*OUTPUTS])
+    assert exported is not None
+    model = exported.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    return model
 
 
 def folded(of: ExportedProgram) -> GraphModule:
