@@ -32,7 +32,7 @@ from lenext.classifier import PREDICT_BATCH, ConvNet
 from lenext.data import Preprocess, encode_png, preprocess, read_file
 from lenext.models import build
 from lenext.ship.bundle import Bundle
-from lenext.ship.predict import predict_batches
+from lenext.ship.predict import expand, predict_batches
 from lenext.ship.stream import processes, write_predictions
 from lenext.spec import Data, Model, Run
 from results import write
@@ -94,12 +94,21 @@ def memory(saved: Path, folder: Path, number: int) -> float:
 
 
 def memory_of_walk(folder: Path, number: int) -> float:
-    """MB that going through so many names in one folder adds."""
+    """MB that going through so many names in one folder adds, once the names are known and the first is taken."""
     folder.mkdir()
     for i in range(number):
         (folder / f"IMG_{i:08d}.jpg").touch()
-    walk = "from lenext.ship.predict import expand; "
-    return peak(f"{walk}print(sum(1 for _ in expand({str(folder)!r})))") - peak(walk)
+    before = resident()
+    found = expand(folder)
+    added = resident() - before
+    assert sum(1 for _ in found) == number
+    return added
+
+
+def resident() -> float:
+    """MB of this process."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) / 1e3
 
 
 def peak(code: str) -> float:
