@@ -16,6 +16,8 @@ from lenext.ladder import resolve
 
 WORDS = {"words": 6, "sample": 2000, "iterations": 3}
 REDUCED = WORDS | {"pca": 12}
+ONE_SIZE = {"bins": (4,), "side": 24}
+PLAIN = ONE_SIZE | {"root": False}
 
 # Every descriptor, encoding and kernel, and what they are combined with, in few rungs: each takes seconds to export
 RUNGS = {
@@ -25,14 +27,18 @@ RUNGS = {
     "words": ("bow_sift", {"codebook": WORDS, "svm": {"kernel": "exp_chi2", "gamma": 1.0}}),
     "words, hard": (
         "bow_sift",
-        {"codebook": REDUCED, "encoding": {"kind": "hard", "pyramid": (2,)}, "svm": {"kernel": "intersection"}},
+        {"codebook": WORDS, "encoding": {"kind": "hard"}, "descriptors": PLAIN, "svm": {"kernel": "intersection"}},
     ),
-    "VLAD": ("vlad_sift", {"codebook": REDUCED, "encoding": {"pyramid": (1, 2)}, "descriptors": {"root": False}}),
-    "Fisher vector": ("fisher_sift", {"codebook": REDUCED}),
+    "VLAD": ("vlad_sift", {"codebook": REDUCED, "encoding": {"pyramid": (1, 2)}, "descriptors": ONE_SIZE}),
+    "Fisher vector": ("fisher_sift", {"codebook": REDUCED, "descriptors": ONE_SIZE}),
 }
+IN_OPENVINO = ("pixels, RBF", "words, hard", "VLAD")
 IN_COLOUR = {
     "HOG": ("hog_svm", {}),
-    "words": ("bow_sift", {"codebook": WORDS, "descriptors": {"colour": "opponent"}, "svm": {"kernel": "chi2"}}),
+    "words": (
+        "bow_sift",
+        {"codebook": WORDS, "descriptors": {"colour": "opponent"} | ONE_SIZE, "svm": {"kernel": "chi2"}},
+    ),
 }
 
 
@@ -88,7 +94,8 @@ def agree(classifier, images, engines, folder):
 def test_every_rung_scores_alike_in_other_engines(name, digits, tmp_path):
     model, sections = RUNGS[name]
     classifier = fitted(model, sections, digits.train.images[:60], digits.train.labels[:60], tmp_path)
-    agree(classifier, digits.test.images[:100], [in_torch, in_onnx_runtime, in_openvino], tmp_path)
+    engines = [in_torch, in_onnx_runtime, *([in_openvino] if name in IN_OPENVINO else [])]
+    agree(classifier, digits.test.images[:100], engines, tmp_path)
 
 
 @needs_stamps

@@ -151,10 +151,10 @@ def cells_of(places: Tensor, pyramid: tuple[int, ...]) -> Cells:
 def _sums(shares: Tensor, features: Tensor, weights: Tensor, cells: Cells) -> Tensor:
     """Sums [N, C, K, F] of the patches' features [N, P, F], by the shares [N, P, K] and weights [N, C, P] they have."""
     sums = []
-    for weight, patches in zip(weights.unbind(1), cells.patches, strict=True):
-        some, what = shares, features
+    for number, patches in enumerate(cells.patches):
+        some, what, weight = shares, features, weights[:, number]
         if patches is not None:
-            some, what, weight = (part.index_select(1, patches) for part in (shares, features, weight))
+            some, what, weight = (part.index_select(1, patches) for part in (some, what, weight))
         sums.append(torch.bmm((some * weight[:, :, None]).transpose(1, 2), what))
     return torch.stack(sums, dim=1)
 

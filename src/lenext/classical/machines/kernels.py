@@ -92,7 +92,7 @@ def distances(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
 
 def _harmonic(x: Tensor, y: Tensor) -> Tensor:
     """Σ 2xy / (x+y), [N, M], as Σ 2x - 2x² / (x+y): of each pair of numbers but a sum and a reciprocal are taken."""
-    blocks = y.split(_columns(y))
+    blocks = _blocks(y)
 
     def quotients(some: Tensor) -> Tensor:
         shifted = some + _TINY
@@ -109,12 +109,13 @@ def _absolute(x: Tensor, y: Tensor) -> Tensor:
     """Σ |x-y|, [N, M]. What graphs are exported to has no such operation."""
     if not is_exporting():
         return torch.cdist(x, y, p=1)
-    return torch.cat([(x[:, None] - block).abs_().sum(2) for block in y.split(_columns(y))], dim=1)
+    return torch.cat([(x[:, None] - block).abs_().sum(2) for block in _blocks(y)], dim=1)
 
 
-def _columns(y: Tensor) -> int:
-    """How many rows of `y` are compared with a row at a time."""
-    return max(1, min(len(y), _PAIR_VALUES // y.shape[1]))
+def _blocks(y: Tensor) -> list[Tensor]:
+    """The rows of `y`, as many at a time as are compared with a row together."""
+    columns = max(1, _PAIR_VALUES // y.shape[1])
+    return [y[start : start + columns] for start in range(0, len(y), columns)]
 
 
 def feature_map(x: Tensor, kernel: Additive) -> Tensor:
