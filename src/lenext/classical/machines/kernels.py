@@ -101,7 +101,7 @@ def _harmonic(x: Tensor, y: Tensor) -> Tensor:
 
     # A graph is of any number of rows
     rows = max(1, _PAIR_VALUES // blocks[0].numel())
-    values = quotients(x) if is_exporting() else torch.cat(share_out(quotients, x.split(rows)))
+    values = quotients(x) if is_exporting() else torch.cat(share_out(quotients, torch.split(x, rows)))
     return values.neg_().add_(x.sum(1)[:, None]).mul_(2)
 
 
