@@ -16,7 +16,7 @@ from lenext.ladder import resolve
 
 WORDS = {"words": 6, "sample": 2000, "iterations": 3}
 REDUCED = WORDS | {"pca": 12}
-ONE_SIZE = {"bins": (4,), "side": 24}
+ONE_SIZE = {"bins": (2,), "step": 2}
 PLAIN = ONE_SIZE | {"root": False}
 
 # Every descriptor, encoding and kernel, and what they are combined with, in few rungs: each takes seconds to export
@@ -37,7 +37,7 @@ IN_COLOUR = {
     "HOG": ("hog_svm", {}),
     "words": (
         "bow_sift",
-        {"codebook": WORDS, "descriptors": {"colour": "opponent"} | ONE_SIZE, "svm": {"kernel": "chi2"}},
+        {"codebook": WORDS, "descriptors": {"colour": "opponent", "bins": (4,), "step": 8}, "svm": {"kernel": "chi2"}},
     ),
 }
 

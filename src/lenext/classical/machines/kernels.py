@@ -45,7 +45,7 @@ WITH_GAMMA = ("rbf", "exp_chi2")
 # Values of the sums x + y that are looked at together: they stay in a core's cache
 _PAIR_VALUES = 1 << 18
 
-# 0 and 0 give 0. In double precision, too, of float32: as which some engines read every constant
+# For 0, so that 0 and 0 give 0. Of float32 in double precision, too: some engines have no other
 _TINY = torch.finfo(torch.float32).tiny
 
 # Samples of the spectrum at 0 and at ± one interval, 2π/period: three numbers for one. The periods are the paper's best
@@ -95,9 +95,9 @@ def _harmonic(x: Tensor, y: Tensor) -> Tensor:
     blocks = _blocks(y)
 
     def quotients(some: Tensor) -> Tensor:
-        shifted = some + _TINY
+        positive = some.clamp(min=_TINY)
         squares = some.square()[:, :, None]
-        return torch.cat([((shifted[:, None] + block).reciprocal_() @ squares)[..., 0] for block in blocks], dim=1)
+        return torch.cat([((positive[:, None] + block).reciprocal_() @ squares)[..., 0] for block in blocks], dim=1)
 
     # A graph is of any number of rows
     rows = max(1, _PAIR_VALUES // blocks[0].numel())
