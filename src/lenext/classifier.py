@@ -36,7 +36,8 @@ class ConvNet(nn.Module):
     """A network as a classifier. Its first layer turns bytes into numbers, so that no caller has to know how.
 
     `mean` and `std` are float32 [C], in units of the pixel values 0-255. With `mirror` it judges an image by its mirror
-    image too, with `shift` by what it is when moved so many pixels up and down.
+    image too, with `shift` by what it is when moved so many pixels up and down. In evaluation its logits are times
+    `scale`, the inverse of a temperature that makes their softmax probabilities (see `lenext.evaluate`).
     """
 
     mean: Tensor
@@ -52,6 +53,7 @@ class ConvNet(nn.Module):
         std: NDArray[np.float32],
         mirror: bool = False,
         shift: int = 0,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         # The layout that convolutions are fastest in; images arrive in it (see forward)
@@ -60,6 +62,7 @@ class ConvNet(nn.Module):
         self.preprocess = preprocess
         self.mirror = mirror
         self.shift = shift
+        self.scale = scale
         self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
         self.register_buffer("std", torch.from_numpy(std.astype(np.float32)))
 
@@ -87,10 +90,12 @@ class ConvNet(nn.Module):
         """
         normal = self.normalised(images)
         logits: Tensor = self.network(normal)
-        if self.training or not (self.mirror or self.shift):
+        if self.training:
             return logits
-        others = [self.network(seen(normal, *look)) for look in self.looks[1:]]
-        return torch.stack([logits, *others]).mean(0)
+        if self.mirror or self.shift:
+            others = [self.network(seen(normal, *look)) for look in self.looks[1:]]
+            logits = torch.stack([logits, *others]).mean(0)
+        return logits * self.scale
 
     def normalised(self, images: Tensor) -> Tensor:
         """Images uint8 [N, H, W, C] as the network takes them, float32 [N, C, H, W]."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from lenext import classical
-from lenext.classifier import Classifier
+from lenext.classifier import Classifier, ConvNet
 from lenext.costing import Amount
 from lenext.data import Dataset, Subset, prepare
 from lenext.errors import DataError, Interrupted, UsageError
-from lenext.evaluate import evaluate, predictions, worst
+from lenext.evaluate import evaluate, fit_temperature, predictions, worst
 from lenext.foresight import Foresight, Shape, foresee
 from lenext.ladder import Rung, resolve, rung
 from lenext.record import Follower, Record, environment, replacing
@@ -293,6 +293,9 @@ def _execute(
     judged, name = (data.test, "test") if len(data.test) else (data.val, "val")
     observer.stage(f"judging on {len(judged):,} {name} images")
     scores, val_scores = (_scores(fitted.classifier, part, world) for part in (judged, data.val))
+    if isinstance(fitted.classifier, ConvNet):  # an SVM's fit ends with this
+        fitted.classifier.scale = fit_temperature(val_scores, data.val.labels)
+        scores, val_scores = (part * np.float32(fitted.classifier.scale) for part in (scores, val_scores))
     val_accuracy = float((val_scores.argmax(axis=1) == data.val.labels).mean()) if len(data.val) else None
 
     def answer() -> bytes:
@@ -304,6 +307,8 @@ def _execute(
             metrics={key: metrics[key] for key in ("split", "images", "accuracy", "accuracy_interval", "log_loss")},
             fingerprint=data.fingerprint,
             golden_files=_golden_files(data, judged),
+            val_scores=val_scores,
+            val_labels=data.val.labels,
         )
         path = bundle.save(record.path("best.lenext"))
         _record_answer(row, record, data, judged, scores, metrics, fitted)

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from lenext.ship.predict import Prediction
 
 
-def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Output = Output()) -> int:
+def predict(
+    bundle: Path, /, *paths: str, csv: Path | None = None, abstain: float | None = None, output: Output = Output()
+) -> int:
     """Say what is on pictures: the class, and how sure the model is.
 
     Example: lenext predict best.lenext holiday.jpg "inbox/*.png" --csv answers.csv
@@ -22,7 +24,9 @@ def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Outpu
     paths
         Pictures, folders of pictures, or patterns.
     csv
-        A file to write instead: path, label, probability, error, and a column per class.
+        A file to write instead: path, label, probability, outlier, abstained, error, and a column per class.
+    abstain
+        The share of answers that shall be right, such as 0.99: what the model is not sure enough of gets none.
     """
     from lenext.errors import DataError, UsageError
     from lenext.report.text import percent, plural
@@ -33,7 +37,7 @@ def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Outpu
     if csv and not csv.parent.is_dir():
         raise UsageError(f"cannot write {csv}: there is no folder {csv.parent}")
     model = load(bundle)
-    predictions = list(model.predict(paths))
+    predictions = list(model.predict(paths, abstain=abstain))
     if csv:
         _write_csv(csv, predictions, model.classes)
     if output.json:
@@ -41,7 +45,7 @@ def predict(bundle: Path, /, *paths: str, csv: Path | None = None, output: Outpu
     elif not csv:
         for p in predictions:
             if not p.error:
-                print(p.path, p.label, percent(p.probability), sep="\t")
+                print(p.path, p.label or "?", percent(p.probability), sep="\t")
     bad = [p for p in predictions if p.error]
     for p in bad:
         print(f"{p.path}: {p.error}", file=sys.stderr)
@@ -56,6 +60,17 @@ def _write_csv(path: Path, predictions: "list[Prediction]", classes: tuple[str, 
 
     Record(path.parent).write_csv(
         path.name,
-        ("path", "label", "probability", "error", *classes),
-        ((p.path, p.label, p.probability, p.error, *(p.probabilities or [None] * len(classes))) for p in predictions),
+        ("path", "label", "probability", "outlier", "abstained", "error", *classes),
+        (
+            (
+                p.path,
+                p.label,
+                p.probability,
+                p.outlier,
+                p.abstained,
+                p.error,
+                *(p.probabilities or [None] * len(classes)),
+            )
+            for p in predictions
+        ),
     )

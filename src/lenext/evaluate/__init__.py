@@ -2,17 +2,23 @@
 
 from lenext.evaluate.calibration import fit_temperature
 from lenext.evaluate.metrics import evaluate, predictions, worst
+from lenext.evaluate.outliers import distances, own_distances, share_below
+from lenext.evaluate.selective import least_confidence
 from lenext.evaluate.statistics import Difference, accuracy_interval, holm, mcnemar, paired, wilson
 
 __all__ = [
     "Difference",
     "accuracy_interval",
+    "distances",
     "evaluate",
     "fit_temperature",
     "holm",
+    "least_confidence",
     "mcnemar",
+    "own_distances",
     "paired",
     "predictions",
+    "share_below",
     "wilson",
     "worst",
 ]

@@ -105,7 +105,7 @@ def _of_network(model: ConvNet, image: NDArray[np.uint8], label: int) -> tuple[M
         normal = model.normalised(torch.from_numpy(image[None]).to(model.mean.device))
         views = torch.cat([seen(normal, *look) for look in model.looks]).requires_grad_()
         with _Watch() as watch:
-            score = model.network(views)[:, label].mean()
+            score = model.scale * model.network(views)[:, label].mean()
         last = views if watch.last_map is None else watch.last_map
         (gradient,) = torch.autograd.grad(score, last)
     method: Method = "gradient × pixels"
