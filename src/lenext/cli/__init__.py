@@ -9,7 +9,7 @@ from typing import Any
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-from lenext.cli import bench, check, compare, cost, lecture, models, pack, predict, report, resume, train
+from lenext.cli import bench, check, compare, cost, explain, lecture, models, pack, predict, report, resume, train
 from lenext.cli import eval as judge
 from lenext.cli.console import complain, print_json
 from lenext.errors import DataError, Interrupted, LenextError, OutOfMemoryError, UsageError
@@ -22,6 +22,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "compare": compare.compare,
     "eval": judge.evaluate,
     "predict": predict.predict,
+    "explain": explain.explain,
     "report": report.report,
     "models": models.models,
     "cost": cost.cost,

@@ -5,8 +5,9 @@ other classifier (a kernel machine, an engine that gives scores and no more) wha
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +19,11 @@ from torch.overrides import TorchFunctionMode
 
 from lenext.classical import Classical
 from lenext.classifier import Classifier, ConvNet, seen
-from lenext.errors import UsageError
+from lenext.data import preprocess, read_file
+from lenext.data.storage import show
+from lenext.errors import DataError, UsageError
 from lenext.nn import threads_for
+from lenext.ship.predict import Prediction, expand
 from lenext.spec import suggestion
 
 if TYPE_CHECKING:
@@ -34,9 +38,9 @@ SHOWN = 224  # pixels a side of an overlay, at least
 # From what speaks a little for the class to what speaks most: red, green and blue
 _COLOURS = ((106, 0, 168), (225, 22, 70), (255, 140, 0), (255, 236, 60))
 _VEIL = 0.85  # of the colour, where the heat is 1
-_POOLING = {
-    torch.max_pool2d, F.max_pool2d, F.avg_pool2d, F.lp_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d,
-}  # fmt: skip
+_MAX_POOLING = {torch.max_pool2d, F.max_pool2d}
+_POOLING = {*_MAX_POOLING, F.avg_pool2d, F.lp_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d}
+_RELU = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +59,9 @@ class Explanation:
     @property
     def heat(self) -> NDArray[np.float32]:
         """What speaks for the class, float32 [H, W], from 0 to 1 where most does; 0 everywhere where nothing does."""
-        positive = self.evidence.clip(min=0)
-        return positive / (positive.max() or np.float32(1))
+        positive: NDArray[np.float32] = self.evidence.clip(min=0)
+        highest = np.float32(positive.max())
+        return positive / highest if highest > 0 else positive
 
     @property
     def overlay(self) -> NDArray[np.uint8]:
@@ -69,7 +74,8 @@ class Explanation:
         places = np.linspace(0, 1, len(_COLOURS))
         colours = np.stack([np.interp(smooth, places, channel) for channel in zip(*_COLOURS, strict=True)], axis=2)
         veil = _VEIL * smooth[..., None]
-        return np.rint((1 - veil) * ground + veil * colours).astype(np.uint8)
+        blended: NDArray[np.uint8] = np.rint((1 - veil) * ground + veil * colours).astype(np.uint8)
+        return blended
 
 
 def explain(bundle: "Bundle", image: NDArray[np.uint8], label: str | None = None) -> Explanation:
@@ -82,6 +88,24 @@ def explain(bundle: "Bundle", image: NDArray[np.uint8], label: str | None = None
         raise UsageError(f"class {label!r}: the model does not know it; {suggestion(label, bundle.classes)}")
     number = int(scores.argmax()) if label is None else bundle.classes.index(label)
     return Explanation(image, bundle.classes[number], *_evidence(bundle.classifier, image, number))
+
+
+def explain_files(
+    bundle: "Bundle", paths: Sequence[str | Path], label: str | None = None
+) -> Iterator[tuple[Prediction, Explanation | None]]:
+    """What every picture among `paths` (files, folders, patterns) is taken for, and what speaks for it or for `label`.
+
+    In order, as they come; one that cannot be read has an error and no explanation. Raises DataError where a path does
+    not exist or a pattern or folder holds no picture, UsageError for a class that the model does not know.
+    """
+    for file in [file for path in paths for file in expand(path)]:
+        try:
+            image = preprocess(read_file(file), bundle.preprocess)
+        except DataError as error:
+            yield Prediction(show(file), error=str(error)), None
+            continue
+        (prediction,) = bundle.answer([show(file)], image[None])
+        yield prediction, explain(bundle, image, label or prediction.label)
 
 
 def _evidence(classifier: Classifier, image: NDArray[np.uint8], label: int) -> tuple[Method, NDArray[np.float32]]:
@@ -114,22 +138,22 @@ def _of_network(model: ConvNet, image: NDArray[np.uint8], label: int) -> tuple[M
     of_views = (gradient * last.detach()).sum(1, keepdim=True)
     if method == "Grad-CAM":
         of_views = F.interpolate(of_views.relu(), image.shape[:2], mode="bilinear")
-    looks = zip(of_views.split(1), model.looks, strict=True)
-    in_place = [seen(part, mirrored, -down) for part, (mirrored, down) in looks]
+    looks = zip(of_views, model.looks, strict=True)
+    in_place = [seen(part[None], mirrored, -down) for part, (mirrored, down) in looks]
     return method, torch.cat(in_place).sum(0)[0].cpu().numpy()
 
 
 class _Watch(TorchFunctionMode):
-    """Sees what a network computes, whatever its modules are called: the last map before it pools all of it, or none.
+    """Sees what a network computes, whatever its modules are called: its last map before pooling, if it has any.
 
-    A map is float [N, C, H, W], of at least 3 × 3 pixels, after a convolution, and not yet pooled: where pooling comes
-    before the activation, as in LeNet, it is what the activation makes of it.
+    A map is float [N, C, H, W], of at least 3 × 3 pixels, after a convolution.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.last_map: Tensor | None = None
         self._convolved = False
+        self._pooled: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None  # a map, and the pooling that followed
 
     def __torch_function__(
         self,
@@ -138,15 +162,24 @@ class _Watch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        made = function(*args, **(kwargs or {}))
+        options, pooled, self._pooled = kwargs or {}, self._pooled, None
+        if function in _RELU and pooled is not None:
+            # Max pooling and ReLU give the same in either order, and networks here pool first, for speed; the map that
+            # is meant is the activation's
+            self._see(activated := torch.relu(pooled[0]))
+            return pooled[1](activated)
+        made = function(*args, **options)
+        if function in _MAX_POOLING and args:
+            self._pooled = args[0], lambda x: function(x, *args[1:], **options)
         self._convolved |= function is torch.conv2d
-        if self._convolved and function not in _POOLING and _is_map(made):
-            self.last_map = made
+        if function not in _POOLING:
+            self._see(made)
         return made
 
-
-def _is_map(made: Any) -> bool:
-    return isinstance(made, Tensor) and made.ndim == 4 and min(made.shape[2:]) >= LEAST_SIDE
+    def _see(self, made: Any) -> None:
+        is_map = isinstance(made, Tensor) and made.ndim == 4 and min(made.shape[2:]) >= LEAST_SIDE
+        if self._convolved and is_map:
+            self.last_map = made
 
 
 def _occlusion(
