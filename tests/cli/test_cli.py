@@ -642,7 +642,7 @@ def test_predict_writes_a_table(cli: Cli, run: Result, pictures: Path, tmp_path:
     assert (code, out) == (3, "")
     with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "label", "probability", "error", *"0123456789"]
+    assert list(rows[0]) == ["path", "label", "probability", "outlier", "abstained", "error", *"0123456789"]
     assert [row["error"] for row in rows] == ["", "", "zero bytes"]
     assert float(rows[0][rows[0]["label"]]) == float(rows[0]["probability"])
     assert rows[2]["label"] == rows[2]["0"] == ""

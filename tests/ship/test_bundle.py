@@ -80,7 +80,7 @@ def test_a_picture_file_and_its_array_get_the_same_answer(result: Result, digits
     np.testing.assert_allclose([p.probabilities for p in found], softmax(scores, axis=1), atol=1e-5)
 
 
-def test_the_normalisation_is_inside(run: Result, digits: Dataset) -> None:
+def test_the_normalisation_and_the_temperature_are_inside(run: Result, digits: Dataset) -> None:
     import torch
 
     images = digits.test.images[:8]
@@ -91,7 +91,9 @@ def test_the_normalisation_is_inside(run: Result, digits: Dataset) -> None:
     assert float(model.std[0]) == pytest.approx(std, rel=1e-4)
     with torch.inference_mode():
         by_hand = model.network(torch.from_numpy(((images - mean) / std).astype(np.float32)).permute(0, 3, 1, 2))
-    np.testing.assert_allclose(bundle.scores(images), by_hand.numpy(), atol=1e-3)
+    assert model.scale > 0
+    assert model.scale != 1
+    np.testing.assert_allclose(bundle.scores(images), model.scale * by_hand.numpy(), atol=1e-3)
 
 
 def test_images_of_another_shape_or_type_are_refused(result: Result, digits: Dataset) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -81,6 +81,12 @@ class Evaluation:
     part: SplitName | None  # which part of the data they are; None: all of them
     report: CheckReport
     same_data: bool  # the model was trained on these very data
+    source: Source
+
+    def files(self) -> Iterator[bytes]:
+        """The file of each image, in order."""
+        places = {path: i for i, path in enumerate(self.source.paths)}
+        return (self.source.read(places[path]) for path in self.subset.paths)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def prepare_with(
     images = decoded.images
     chosen_images = images.of(indices) if isinstance(images, LazyImages) else images[indices]
     subset = _subset(decoded, chosen_images, indices, classes)
-    return Evaluation(source.name, subset, chosen, decoded.report, same_data)
+    return Evaluation(source.name, subset, chosen, decoded.report, same_data, source)
 
 
 def _decode(source: Source, settings: Preprocess, max_bad: float, progress: Progress | None) -> _Decoded:

@@ -3,11 +3,12 @@
 from lenext.evaluate.calibration import fit_temperature
 from lenext.evaluate.label_errors import LabelErrors, label_errors
 from lenext.evaluate.metrics import evaluate, predictions, worst
-from lenext.evaluate.outliers import distances, own_distances, share_below
+from lenext.evaluate.outliers import NEIGHBOURS, distances, own_distances, share_below
 from lenext.evaluate.selective import least_confidence
 from lenext.evaluate.statistics import Difference, accuracy_interval, holm, mcnemar, paired, wilson
 
 __all__ = [
+    "NEIGHBOURS",
     "Difference",
     "LabelErrors",
     "accuracy_interval",

@@ -1,0 +1,113 @@
+"""A classifier as a graph that needs no lenext: bytes in; probabilities, scores and how unusual an image is out.
+
+It begins with the bytes that preprocessing gives, so that no other program has to know of means and deviations, and
+ends with what is answered: the temperature is inside, and what else a bundle knows of its validation images.
+"""
+
+import copy
+from operator import attrgetter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.fx import GraphModule, Node
+from torch.nn.utils import fuse_conv_bn_weights
+
+from lenext.classifier import ConvNet
+from lenext.errors import UsageError
+from lenext.evaluate import NEIGHBOURS, own_distances
+from lenext.ship.bundle import Bundle
+
+OUTPUTS = ("probabilities", "scores", "outlier")
+
+
+class Graph(nn.Module):
+    """Images uint8 [N, H, W, C] to probabilities float32 [N, K], scores float32 [N, K] and outlier float32 [N].
+
+    What they are is said in `Bundle.answer`. Without validation images `outlier` is 0 throughout.
+    """
+
+    def __init__(self, scorer: nn.Module, val_scores: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.scorer = scorer
+        middle = val_scores.mean(axis=0) if len(val_scores) else np.zeros(val_scores.shape[1], np.float32)
+        own = own_distances(val_scores) if len(val_scores) else np.empty(0, np.float32)
+        self.nearest = min(NEIGHBOURS, len(val_scores))
+        self.middle, self.own, self.reference = (
+            nn.Buffer(torch.from_numpy(array)) for array in (middle, own, val_scores - middle)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = self.scorer(images).float()
+        return scores.softmax(1), scores, self._outlier(scores)
+
+    def _outlier(self, scores: Tensor) -> Tensor:
+        """As `lenext.evaluate.distances` and `share_below` have it."""
+        if not self.nearest:
+            return torch.zeros_like(scores[:, 0])
+        centred = scores - self.middle
+        squares = (
+            centred.square().sum(1, keepdim=True) + self.reference.square().sum(1) - 2 * centred @ self.reference.T
+        )
+        found = squares.topk(self.nearest, largest=False).values[:, -1:].clamp(min=0).sqrt()
+        return (self.own < found).float().mean(1)
+
+
+def program(bundle: Bundle) -> ExportedProgram:
+    """The classifier of `bundle` as a program for any number of images, batch norm folded into its convolutions.
+
+    Raises UsageError where it cannot be told in operations on whole arrays.
+    """
+    classifier, shape = bundle.classifier, bundle.preprocess
+    if isinstance(classifier, ConvNet):
+        # Strides matter to a program: it is made in the layout that is usual elsewhere
+        scorer = copy.deepcopy(classifier).cpu().eval().to(memory_format=torch.contiguous_format)
+        image = torch.zeros(2, shape.channels, shape.size, shape.size)
+        scorer.network = folded(_exported(scorer.network, image))
+    else:
+        raise UsageError(f"{bundle.metadata['model']['name']}: given an SVM, accepted: a network")
+    graph = Graph(scorer, bundle.val_scores)
+    return _exported(graph, torch.zeros(2, shape.size, shape.size, shape.channels, dtype=torch.uint8))
+
+
+def folded(of: ExportedProgram) -> GraphModule:
+    """The program with batch norm made part of the convolution before it, as in evaluation both are linear."""
+    module = of.module(check_guards=False)
+    graph = module.graph
+    for norm in graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default):
+        conv, *statistics = norm.args[:5]
+        if conv.target is not torch.ops.aten.conv2d.default or len(conv.users) > 1 or len(conv.args[1].users) > 1:
+            continue
+        gamma, beta, mean, variance = (_value(module, node) for node in statistics)
+        bias = conv.args[2] if len(conv.args) > 2 else None
+        values = fuse_conv_bn_weights(
+            _value(module, conv.args[1]), _value(module, bias), mean, variance, norm.args[7], gamma, beta
+        )
+        with graph.inserting_before(conv):
+            conv.args = (conv.args[0], *(_constant(module, conv, value) for value in values), *conv.args[3:])
+        norm.replace_all_uses_with(conv)
+        graph.erase_node(norm)
+    graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _value(module: GraphModule, node: Node | None) -> Tensor | None:
+    """The tensor that a node of `module` stands for."""
+    if node is None:
+        return None
+    value: Tensor = attrgetter(node.target)(module)
+    return value
+
+
+def _constant(module: GraphModule, of: Node, value: Tensor) -> Node:
+    name = f"{of.name}_folded_{value.dim()}"
+    module.register_buffer(name, value.detach())
+    return module.graph.get_attr(name)
+
+
+def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
+    with torch.no_grad():
+        return export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))

@@ -1,0 +1,202 @@
+"""Exports predict as the bundle does, from the files' bytes, in programs that know nothing of lenext."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from lenext.data import Preprocess, encode_png, preprocess
+from lenext.errors import ParityError, UsageError
+from lenext.run import Result
+from lenext.ship import export as exporting
+from lenext.ship.bundle import Bundle, load
+from lenext.ship.predict import probabilities
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def odd_files(stamps: Path) -> dict[str, bytes]:
+    """Real pictures as cameras, scanners, painters and the web leave them."""
+    files = {path.name: path.read_bytes() for path in sorted(stamps.rglob("*.png"))[:48:4]}  # many with alpha
+    pictures = [Image.open(io.BytesIO(file)).convert("RGBA") for file in files.values()]
+    for turn, picture in enumerate(pictures[:8], start=1):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        files[f"turned-{turn}.jpg"] = saved(picture.convert("RGB"), "JPEG", exif=exif)
+    for i, picture in enumerate(pictures):
+        large = picture.convert("RGB").resize((picture.width * 3 + i, picture.height * 4 + 1))
+        files[f"large-{i}.jpg"] = saved(large, "JPEG", quality=85)
+        files[f"gray-{i}.jpg"] = saved(large.convert("L"), "JPEG")
+    first, second = pictures[:2]
+    deep = np.asarray(first.convert("L")).astype(np.uint16) * 256 + 77
+    files |= {
+        "palette.png": saved(first.quantize(64), "PNG"),
+        "palette.gif": saved(first.quantize(64), "GIF", transparency=0),
+        "gray-alpha.png": saved(second.convert("LA"), "PNG"),
+        "16-bit.png": saved(Image.fromarray(deep), "PNG"),
+        "cmyk.jpg": saved(second.convert("RGB").convert("CMYK"), "JPEG"),
+        "cmyk.tiff": saved(second.convert("RGB").convert("CMYK"), "TIFF"),
+        "alpha.webp": saved(first, "WEBP", lossless=True),
+        "plain.bmp": saved(first.convert("RGB"), "BMP"),
+        "bits.png": saved(first.convert("1"), "PNG"),
+        "strip.png": saved(first.resize((301, 2)), "PNG"),
+        "post.jpg": saved(second.convert("RGB").resize((3, 200)), "JPEG"),
+        "dot.png": saved(first.resize((1, 1)), "PNG"),
+    }
+    return files
+
+
+def exported(bundle: Bundle, to: exporting.Format, out: Path) -> ModuleType:
+    exporting.export(bundle, to, out)
+    return exporting.client_at(out)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Preprocess(32, 3),
+        Preprocess(28, 1, background=0),
+        Preprocess(64, 3, fit="squash", interpolation="bicubic"),
+        Preprocess(48, 1, fit="crop"),
+        Preprocess(56, 3, fit="crop", resize=64),
+    ],
+    ids=lambda s: f"{s.fit}-{s.size}-{s.channels}",
+)
+def test_the_client_sees_what_the_model_was_trained_on(
+    settings: Preprocess, run: Result, stamps: Path, tmp_path: Path
+) -> None:
+    bundle = load(run.bundle)
+    client = exported(bundle, "torch", tmp_path / "x")
+    client.MODEL["preprocess"] = dataclasses.asdict(settings)
+    for name, value in (("SIZE", settings.size), ("CHANNELS", settings.channels), ("FIT", settings.fit),
+                        ("RESIZE", settings.resize)):  # fmt: skip
+        setattr(client, name, value)
+    for name, content in odd_files(stamps).items():
+        np.testing.assert_array_equal(client.preprocess(content), preprocess(content, settings), err_msg=name)
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_an_export_answers_as_the_bundle(to: exporting.Format, run: Result, stamps: Path, tmp_path: Path) -> None:
+    bundle = load(run.bundle)
+    made = exporting.export(bundle, to, tmp_path / to, validation=exporting.images_of(bundle, "digits", "val"))
+    assert (made.goldens, made.validation_images) == (4, 179)
+    assert made.difference < 1e-4
+    files = odd_files(stamps)
+    expected = bundle.answer([*files], np.stack([preprocess(file, bundle.preprocess) for file in files.values()]))
+    for some in ([*files.values()], [*files.values()][:1]):  # any number of pictures
+        shares, outliers = exporting.client_at(made.folder).predict(some)
+        wanted = expected[: len(some)]
+        np.testing.assert_allclose(shares, [a.probabilities for a in wanted], atol=1e-5)
+        np.testing.assert_allclose(outliers, [a.outlier for a in wanted], atol=2 / len(bundle.val_labels))
+
+
+def test_the_client_needs_neither_lenext_nor_torch(run: Result, stamps: Path, tmp_path: Path) -> None:
+    bundle = load(run.bundle)
+    exporting.export(bundle, "onnx", tmp_path / "onnx", abstain=0.8)
+    picture = tmp_path / "seven.png"
+    picture.write_bytes(bundle.goldens[0])
+    stamp = next(stamps.rglob("*.png"))
+    program = (
+        "import sys, runpy; sys.modules['lenext'] = sys.modules['torch'] = None;"
+        f"sys.argv = ['predict.py', {str(picture)!r}, {str(stamp)!r}]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path / "onnx", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    answers = list(bundle.predict([picture, stamp], abstain=0.8))
+    assert [(row[0], row[1]) for row in rows] == [(a.path, a.label or "?") for a in answers]
+    assert answers[0].label is not None
+
+
+def test_the_graph_is_of_bytes_and_has_no_batch_norm(tmp_path: Path) -> None:
+    bundle = small_resnet()
+    exporting.export(bundle, "onnx", tmp_path / "onnx")
+    graph = onnx.load(tmp_path / "onnx" / "model.onnx").graph
+    assert [(i.name, i.type.tensor_type.elem_type) for i in graph.input] == [("images", onnx.TensorProto.UINT8)]
+    assert [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == ["N", 32, 32, 3]
+    assert [output.name for output in graph.output] == ["probabilities", "scores", "outlier"]
+    kinds = {node.op_type for node in graph.node}
+    assert "Conv" in kinds
+    assert "BatchNormalization" not in kinds
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    np.testing.assert_allclose(
+        session.run(["probabilities"], {"images": images})[0], probabilities(bundle.scores(images)), atol=1e-5
+    )
+
+
+def test_what_does_not_agree_is_not_left_behind(run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load(run.bundle)
+    with monkeypatch.context() as patch:
+        # A decoder that is off by a few gray values, as others' are
+        honest = exporting.client
+        coarse = "(np.asarray(image) // 8 * 8).reshape("
+        patch.setattr(exporting, "client", lambda to: honest(to).replace("np.asarray(image).reshape(", coarse))
+        with pytest.raises(ParityError, match="predicts otherwise than the bundle: of 4 pictures") as caught:
+            exporting.export(bundle, "torch", tmp_path / "x")
+    assert caught.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+    exporting.export(bundle, "torch", tmp_path / "x")
+    with pytest.raises(UsageError, match="exists; accepted: a new folder"):
+        exporting.export(bundle, "torch", tmp_path / "x")
+
+
+def test_eight_bits_cost_what_the_paired_test_says(run: Result, tmp_path: Path) -> None:
+    bundle = load(run.bundle)
+    validation = exporting.images_of(bundle, "digits", "val")
+    calibration = exporting.some(exporting.images_of(bundle, "digits", "train").subset.images)
+    assert len(calibration) == 300
+    made = exporting.export(
+        bundle, "onnx", tmp_path / "int8", validation=validation, calibration=calibration, max_drop=0.03
+    )
+    whole = exporting.export(bundle, "onnx", tmp_path / "whole", validation=validation)
+    assert made.change is not None
+    assert made.bytes < 0.5 * whole.bytes
+    model = onnx.load(tmp_path / "int8" / "model.onnx")
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) >= 5
+    shares = onnxruntime.InferenceSession(tmp_path / "int8" / "model.onnx").run(
+        None, {"images": validation.subset.images}
+    )[0]
+    labels = validation.subset.labels
+    before, after = bundle.scores(validation.subset.images).argmax(axis=1), shares.argmax(axis=1)
+    assert made.change.value == pytest.approx((after == labels).mean() - (before == labels).mean())
+    assert made.change.low <= made.change.value <= made.change.high
+    with pytest.raises(ParityError, match=r"int8 costs .* points of accuracy on 179 validation images"):
+        exporting.export(bundle, "onnx", tmp_path / "no", validation=validation, calibration=calibration, max_drop=-1.0)
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(UsageError, match="int8: given torch, accepted: onnx, openvino"):
+        exporting.export(bundle, "torch", tmp_path / "t", validation=validation, calibration=calibration)
+
+
+def small_resnet() -> Bundle:
+    """A ResNet-20 as it begins, but with statistics of batch norm that are not those of doing nothing."""
+    import torch
+
+    from lenext.classifier import ConvNet
+    from lenext.models import build_model
+    from lenext.spec import Data, Model, Run
+
+    torch.manual_seed(0)
+    network = build_model(Model("resnet20"), classes=10, channels=3, size=32)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    middle = np.array([120, 110, 100], np.float32)
+    classifier = ConvNet(
+        network, tuple("abcdefghij"), Preprocess(32, 3), mean=middle, std=middle / 2, mirror=True, shift=1
+    )
+    files = [encode_png(np.random.default_rng(i).integers(0, 256, (40, 30, 3), np.uint8)) for i in range(3)]
+    return Bundle.create(classifier, Run(Data("x"), Model("resnet20")), metrics={}, fingerprint="", golden_files=files)
