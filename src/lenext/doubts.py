@@ -21,7 +21,7 @@ from lenext.record import Record, environment
 from lenext.report import report, text
 from lenext.run import Observer, carry_out, prepare_for, write_array
 from lenext.ship.bundle import load
-from lenext.spec import Run, from_dict, read_yaml
+from lenext.spec import Data, Run, from_dict, read_yaml
 
 FOLDS = 5
 LISTED = 200  # suspects with their pictures
@@ -45,84 +45,87 @@ def check_labels(data: str, run: Path | str, *, observer: Observer | None = None
     called again after it was stopped it goes on. Raises UsageError where `run` is no run or has not finished, and
     whatever `lenext.run.run` raises.
     """
-    observer, record = observer or Observer(), Record.open(Path(run))
-    summary = record.read_json("summary.json")
-    if summary is None:
-        raise UsageError(f"{record.root} has not finished; `lenext resume {record.root}` continues it")
+    observer, record = observer or Observer(), finished_run(run)
     spec = from_dict(Run, read_yaml(record.path("args.yaml")))
     spec = replace(spec, data=replace(spec.data, source=data))
-    images = prepare_for(record, spec.data, observer)
-    whole, groups = images.whole(), _groups(images)
-    # The run's own test images are the first part, where it has any of these very data
-    own = len(images.test) if record.read_json("data.json")["fingerprint"] == images.fingerprint else 0
-    part_of = _parts(whole, groups, images.classes, own, spec.data.split_seed)
-    parts = [np.flatnonzero(part_of == part) for part in range(FOLDS)]
-    anew = FOLDS - 1 if own else FOLDS
-    each = text.seconds(summary["seconds"])
-    observer.stage(f"{spec.model.name} is trained {anew} times more, without another part of the images each time; "
-                   f"the run took {each}")  # fmt: skip
-    scores = np.empty((len(whole), len(images.classes)), np.float32)
+    images = _Images.of(prepare_for(record, spec.data, observer))
+    unseen = _unseen(record, images.data.fingerprint)
+    own = np.array([sha256 in unseen for sha256 in images.all.sha256])
+    parts = images.parts(own, spec.data.split_seed)
+    observer.stage(
+        f"{spec.model.name} is trained {len(parts) - int(own.any())} times more, without another part of the images "
+        f"each time; the run took {text.seconds(record.read_json('summary.json')['seconds'])}"
+    )
+    scores = np.empty((len(images.all), len(images.data.classes)), np.float32)
     for part, rows in enumerate(parts):
-        bundle = record.path("best.lenext")
-        if part > 0 or not own:
-            folder = record.path(FOLDER) / f"part-{part + 1}"
-            observer.stage(f"part {part + 1} of {FOLDS}")
-            _train(spec, folder, _without(rows, whole, groups, images, spec), observer)
-            bundle = folder / "best.lenext"
-        scores[rows] = load(bundle).scores(whole.of(rows).images)
+        trained = record.root
+        if part > 0 or not own.any():
+            trained = record.path(FOLDER) / f"part-{part + 1}"
+            observer.stage(f"part {part + 1} of {len(parts)}")
+            _train(spec, trained, images.without(rows, spec.data), observer)
+        scores[rows] = load(trained / "best.lenext").scores(images.all.of(rows).images)
     told = Record(record.path(FOLDER))
-    _record(told, spec, images, whole, label_errors(scores, whole.labels), parts)
+    _record(told, spec, images, label_errors(scores, images.all.labels), parts)
     page = report(told.root)
     for folder in told.root.glob("part-*"):
         shutil.rmtree(folder)
     return Doubts(told.root, page, told.read_json("label_errors.json"))
 
 
-def _groups(images: Dataset) -> list[str] | None:
-    """The group of every image, in the order of `Dataset.whole`."""
-    source = images.source
-    if source.groups is None:
-        return None
-    group_of = dict(zip(source.paths, source.groups, strict=True))
-    return [group_of[path] for part in (images.train, images.val, images.test) for path in part.paths]
+def finished_run(run: Path | str) -> Record:
+    """The run in the folder `run`. Raises UsageError where it is none or has not finished."""
+    record = Record.open(Path(run))
+    if record.read_json("summary.json") is None:
+        raise UsageError(f"{record.root} has not finished; `lenext resume {record.root}` continues it")
+    return record
 
 
-def _parts(
-    whole: Subset, groups: Sequence[str] | None, classes: Sequence[str], own: int, seed: int
-) -> NDArray[np.int64]:
-    """The part of every image, 0 to FOLDS - 1; the last `own` images are the first, if any."""
-    rest = len(whole) - own
-    found = folds(
-        [classes[label] for label in whole.labels[:rest]],
-        whole.sha256[:rest],
-        groups and groups[:rest],
-        number=FOLDS - 1 if own else FOLDS,
-        seed=seed,
-    )
-    return np.array([*(part + bool(own) for part in found), *[0] * own], np.int64)
+@dataclass(frozen=True)
+class _Images:
+    """All labelled images, to be parted in other ways than those that they come in."""
+
+    data: Dataset
+    all: Subset
+    groups: list[str]  # of each image; "" is none
+
+    @classmethod
+    def of(cls, data: Dataset) -> "_Images":
+        every, source = data.whole(), data.source
+        group_of = dict(zip(source.paths, source.groups or [""] * len(source), strict=True))
+        return cls(data, every, [group_of[path] for path in every.paths])
+
+    def parts(self, own: NDArray[np.bool_], seed: int) -> list[NDArray[np.int64]]:
+        """FOLDS parts, as indices; `own` are the first, if there are any."""
+        rest, first = np.flatnonzero(~own), [np.flatnonzero(own)] if own.any() else []
+        number = FOLDS - len(first)
+        fold = np.array(folds(*self._named(rest), number=number, seed=seed))
+        return [*first, *(rest[fold == one] for one in range(number))]
+
+    def without(self, rows: NDArray[np.int64], data: Data) -> Dataset:
+        """A data set with `rows` to judge, and the others to train and to choose on."""
+        rest = np.setdiff1d(np.arange(len(self.all)), rows)
+        chosen = np.array(split(*self._named(rest), val=data.val, test=0.0, seed=data.split_seed)) == "val"
+        train, val, test = (self.all.of(part) for part in (rest[~chosen], rest[chosen], rows))
+        return replace(self.data, train=train, val=val, test=test)
+
+    def _named(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str], list[str]]:
+        """Labels, content and groups, as splitting takes them."""
+        labels = [self.data.classes[label] for label in self.all.labels[rows]]
+        return labels, [self.all.sha256[i] for i in rows], [self.groups[i] for i in rows]
 
 
-def _without(
-    rows: NDArray[np.int64], whole: Subset, groups: Sequence[str] | None, images: Dataset, spec: Run
-) -> Dataset:
-    """The images with those of `rows` to judge, and the others to train and to choose on."""
-    rest = np.setdiff1d(np.arange(len(whole)), rows)
-    names = split(
-        [images.classes[label] for label in whole.labels[rest]],
-        [whole.sha256[i] for i in rest],
-        groups and [groups[i] for i in rest],
-        val=spec.data.val,
-        test=0.0,
-        seed=spec.data.split_seed,
-    )
-    chosen = np.array(names) == "val"
-    return replace(images, train=whole.of(rest[~chosen]), val=whole.of(rest[chosen]), test=whole.of(rows))
+def _unseen(record: Record, fingerprint: str) -> set[str]:
+    """Content of the images that a run was judged on and has not seen; of none where it is of other data."""
+    before, seen, judged = record.read_json("data.json"), set[str](), set[str]()
+    if before is not None and before["fingerprint"] == fingerprint:
+        for row in record.read_csv("split.csv"):
+            (judged if row["split"] == "test" else seen).add(row["sha256"])
+    return judged - seen
 
 
 def _train(spec: Run, folder: Path, images: Dataset, observer: Observer) -> None:
-    """The run in `folder`, or the rest of it; what is there of other images or labels is thrown away."""
-    before = Record(folder).read_json("data.json")
-    if before is not None and before["fingerprint"] != images.fingerprint:
+    """The run in `folder`, or the rest of it; what is there of other images, labels or parts is thrown away."""
+    if folder.exists() and _unseen(Record(folder), images.fingerprint) != set(images.test.sha256):
         shutil.rmtree(folder)
     try:
         carry_out(spec, folder, data=images, observer=observer, page=False)
@@ -130,10 +133,9 @@ def _train(spec: Run, folder: Path, images: Dataset, observer: Observer) -> None
         raise Interrupted("interrupted; the same command continues") from error
 
 
-def _record(
-    record: Record, spec: Run, images: Dataset, whole: Subset, found: LabelErrors, parts: Sequence[NDArray[np.int64]]
-) -> None:
+def _record(record: Record, spec: Run, images: _Images, found: LabelErrors, parts: Sequence[NDArray[np.int64]]) -> None:
     """Writes what was found: labels.csv with all images, label_errors.json, and the pictures that it lists."""
+    whole, classes = images.all, images.data.classes
     own = found.probabilities[np.arange(len(whole)), whole.labels]
     predicted = found.probabilities.argmax(axis=1)
     right, seen_as = predicted == whole.labels, predicted.copy()
@@ -144,9 +146,9 @@ def _record(
     rows = [
         {
             "path": whole.paths[i],
-            "label": images.classes[whole.labels[i]],
+            "label": classes[whole.labels[i]],
             "suspect": i in suspects,
-            "suggested": images.classes[seen_as[i]],
+            "suggested": classes[seen_as[i]],
             "label_probability": float(own[i]),
             "suggested_probability": float(found.probabilities[i, seen_as[i]]),
             "margin": float(found.margins[i]),
@@ -163,7 +165,7 @@ def _record(
         "label_errors.json",
         {
             "model": spec.model.name,
-            "data": images.name,
+            "data": images.data.name,
             "images": len(whole),
             "accuracy": float(right.mean()),
             "suspects": len(suspects),

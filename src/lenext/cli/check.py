@@ -36,10 +36,13 @@ def check(data: str, /, *, labels: Path | None = None, max_bad: float = 0.1, out
 
     doubts = None
     with Shown() as observer:
-        report = look(data, progress=observer.reading)
-        if labels is not None:
-            from lenext.doubts import check_labels
+        if labels is None:
+            report = look(data, progress=observer.reading)
+        else:
+            from lenext.doubts import check_labels, finished_run
 
+            finished_run(labels)  # or none: before the images are read
+            report = look(data, progress=observer.reading)
             doubts = check_labels(data, labels, observer=observer)
     if output.json:
         print_json(report.to_dict() | ({"labels": {"root": doubts.root, **doubts.summary}} if doubts else {}))

@@ -153,7 +153,8 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.last_map: Tensor | None = None
         self._convolved = False
-        self._pooled: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None  # a map, and the pooling that followed
+        # What was pooled a moment ago, the map that it was pooled from, and how
+        self._pooled: tuple[Tensor, Tensor, Callable[[Tensor], Tensor]] | None = None
 
     def __torch_function__(
         self,
@@ -162,15 +163,16 @@ class _Watch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        options, pooled, self._pooled = kwargs or {}, self._pooled, None
-        if function in _RELU and pooled is not None:
+        options, before, self._pooled = kwargs or {}, self._pooled, None
+        if function in _RELU and before is not None and args and args[0] is before[0]:
             # Max pooling and ReLU give the same in either order, and networks here pool first, for speed; the map that
             # is meant is the activation's
-            self._see(activated := torch.relu(pooled[0]))
-            return pooled[1](activated)
+            _, map_, pool = before
+            self._see(activated := torch.relu(map_))
+            return pool(activated)
         made = function(*args, **options)
         if function in _MAX_POOLING and args:
-            self._pooled = args[0], lambda x: function(x, *args[1:], **options)
+            self._pooled = made, args[0], lambda x: function(x, *args[1:], **options)
         self._convolved |= function is torch.conv2d
         if function not in _POOLING:
             self._see(made)
@@ -178,7 +180,7 @@ class _Watch(TorchFunctionMode):
 
     def _see(self, made: Any) -> None:
         is_map = isinstance(made, Tensor) and made.ndim == 4 and min(made.shape[2:]) >= LEAST_SIDE
-        if self._convolved and is_map:
+        if self._convolved and is_map and made.requires_grad:
             self.last_map = made
 
 
