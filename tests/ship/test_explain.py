@@ -155,8 +155,19 @@ class Functional(nn.Module):
         return self.head(self.last_map(x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def test_a_network_of_ones_own_whose_layers_are_functions() -> None:
-    network, image = Functional(len(CLASSES)).eval(), picture(32)
+class TwoWays(Functional):
+    """A ReLU comes next to a max pooling without being of what was pooled."""
+
+    def last_map(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        finer = self.second(x)[:, :, ::2, ::2]
+        pooled = F.max_pool2d(x, 2)
+        return F.relu(finer) + pooled
+
+
+@pytest.mark.parametrize("make", [Functional, TwoWays])
+def test_a_network_of_ones_own_whose_layers_are_functions(make: type[Functional]) -> None:
+    network, image = make(len(CLASSES)).eval(), picture(32)
     with torch.no_grad():
         found = network.last_map(normal(image))[0]
     # The gradient of a score over the map of so many pixels is the head's weight over their number (Zhou et al. 2016)
