@@ -28,7 +28,7 @@ from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.record import Record
 from lenext.report.text import plural
 from lenext.run import Observer, Result, carry_out, check_workers, complete, new_record, resume, run
-from lenext.ship.bundle import Bundle, load
+from lenext.ship.bundle import Bundle
 from lenext.ship.stream import Job, Part, Workers
 from lenext.spec import Data, Run, from_dict, to_dict
 from lenext.training import Progress
@@ -284,7 +284,7 @@ class _Predictor:
         if not folder.is_dir():
             raise DataError(f"{folder}: not there on {platform.node()}; accepted: an --out that all machines reach")
         os.chdir(self._here)
-        return load(self._job.bundle)
+        return self._job.load()
 
     def answer(self, part: Part) -> int | Exception:
         """Writes a part; how many pictures it has, or the error that stands in the way."""

@@ -19,6 +19,7 @@ def predict(
     *paths: str,
     out: Annotated[Path | None, Parameter(name=("--out", "--csv"))] = None,
     abstain: float | None = None,
+    engine: str = "auto",
     workers: int | None = None,
     ray: bool = False,
     output: Output = Output(),
@@ -38,6 +39,9 @@ def predict(
         class. It may be of millions of pictures; what was stopped is continued by the same command.
     abstain
         The share of answers that shall be right, such as 0.99: what the model is not sure enough of gets none.
+    engine
+        What computes the scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16; or the fastest of those that
+        agree with the bundle, which is measured once where there are a thousand pictures or more.
     workers
         Predict in so many processes, with --out.
     ray
@@ -46,14 +50,16 @@ def predict(
     from lenext.errors import UsageError
     from lenext.report.text import percent
     from lenext.ship.bundle import load
+    from lenext.ship.engines import choose, with_engine
 
     if not paths:
         raise UsageError("no pictures given; accepted: files, folders, or patterns such as 'in/*.jpg'")
     if out:
-        return _write(out, bundle, paths, abstain, _workers(workers, ray=ray), output)
+        return _write(out, bundle, paths, abstain, engine, _workers(workers, ray=ray), output)
     if workers is not None or ray:
         raise UsageError(f"{'--ray' if ray else '--workers'}: given without --out, accepted: with it")
     model = load(bundle)
+    model = with_engine(model, choose(model, engine, measured=False))
     found: list[Prediction] = []  # those to print as one document
     total = bad = 0
     for p in model.predict(paths, abstain=abstain):
@@ -85,6 +91,7 @@ def _write(
     bundle: Path,
     paths: tuple[str, ...],
     abstain: float | None,
+    engine: str,
     workers: "Workers | None",
     output: Output,
 ) -> int:
@@ -92,7 +99,9 @@ def _write(
     from lenext.ship.stream import write_predictions
 
     with Shown() as observer:
-        written = write_predictions(out, bundle, paths, abstain=abstain, workers=workers, progress=observer.predicting)
+        written = write_predictions(
+            out, bundle, paths, abstain=abstain, engine=engine, workers=workers, progress=observer.predicting
+        )
     if output.json:
         print_json(written)
     return _complain_of(written.unreadable, written.pictures, f"; {out} says why")

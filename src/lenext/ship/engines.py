@@ -144,19 +144,35 @@ def with_engine(bundle: Bundle, name: str) -> Bundle:
     return dataclasses.replace(bundle, classifier=engine)
 
 
+def choose(bundle: Bundle, engine: str, *, measured: bool = True) -> str:
+    """The name of the engine that is asked for; for ``auto`` of the fastest, as far as that is known or `measured`.
+
+    Measuring takes seconds, which few pictures are not worth: they are left to torch.
+    """
+    if engine != "auto":
+        return engine
+    choice = fastest(bundle) if measured else known(bundle)
+    return choice.engine if choice else "torch"
+
+
 def fastest(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
     """The engine that predicts most images per second here, `batch_size` at a time; measured once, then remembered."""
-    path = _folder(bundle) / f"choice-{_machine()}-{batch_size}.json"
-    if path.is_file():
-        return Choice(**json.loads(path.read_text(encoding="utf-8")))
-    choice = measure(bundle, batch_size=batch_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(dataclasses.asdict(choice), indent=2).encode())
+    choice = known(bundle, batch_size=batch_size)
+    if choice is None:
+        choice, path = measure(bundle, batch_size=batch_size), _choice(bundle, batch_size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(dataclasses.asdict(choice), indent=2).encode())
     return choice
 
 
+def known(bundle: Bundle, *, batch_size: int = BATCH) -> Choice | None:
+    """What was measured before, on this machine with its present software."""
+    path = _choice(bundle, batch_size)
+    return Choice(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
 def measure(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
-    """See `fastest`; nothing is remembered."""
+    """The engines side by side; nothing is remembered."""
     images = pictures(bundle)
     expected = probabilities(bundle.scores(images))
     taking_part, left_out = {}, {}
@@ -218,6 +234,10 @@ def _folder(bundle: Bundle) -> Path:
     """Where what is made of this very bundle is kept."""
     root = Path(os.environ.get("LENEXT_CACHE") or "~/.cache/lenext").expanduser()
     return root / "engines" / bundle.sha256[:16]
+
+
+def _choice(bundle: Bundle, batch_size: int) -> Path:
+    return _folder(bundle) / f"choice-{_machine()}-{batch_size}.json"
 
 
 def _machine() -> str:

@@ -123,5 +123,9 @@ def _constant(module: GraphModule, of: Node, value: Tensor) -> Node:
 
 
 def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
-    with torch.no_grad():
-        return export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+    try:
+        with torch.no_grad():
+            return export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+    except Exception as error:  # of many kinds, for a network of one's own that asks for values
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"the model cannot be told as a graph of operations: {said}") from error

@@ -32,6 +32,7 @@ from lenext.data.storage import reason, show
 from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.record import replacing, write_whole
 from lenext.ship.bundle import Bundle, load
+from lenext.ship.engines import choose, with_engine
 from lenext.ship.predict import Prediction, pictures, predict_batches
 
 PART = 4 * PREDICT_BATCH  # pictures: what each process has to do again after it was stopped, at most
@@ -57,6 +58,11 @@ class Job:
     bundle: Path
     folder: Path
     abstain: float | None = None
+    engine: str = "torch"
+
+    def load(self) -> Bundle:
+        """The bundle, with its engine."""
+        return with_engine(load(self.bundle), self.engine)
 
     def answer(self, model: Bundle, parts: Iterable[Part]) -> Iterator[int]:
         """Writes one part after the other; yields how many pictures each has. Pictures are read ahead across parts."""
@@ -97,16 +103,18 @@ def write_predictions(
     paths: str | Path | Iterable[str | Path],
     *,
     abstain: float | None = None,
+    engine: str = "auto",
     workers: Workers | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Written:
     """Writes what the pictures `paths` (as of `Bundle.predict`) are taken for to `out`, a .csv or .parquet file.
 
-    A row per picture, in order, with the columns of `schema`. `workers` other than this process are `processes(2)` or
-    `lenext.cluster.predictors(2)`; `progress` is called with the number of pictures done. What was begun with the same
-    arguments and stopped is continued; a finished file is replaced. Raises UsageError for a name with another ending
-    and where something else was begun there; DataError where the bundle or paths cannot be used, the pictures are no
-    longer those of before, or a file cannot be written; Interrupted on Ctrl-C.
+    A row per picture, in order, with the columns of `schema`. `engine` is what computes the scores (see
+    `lenext.ship.engines`), by default the fastest where there are pictures enough to measure it for. `workers` other
+    than this process are `processes(2)` or `lenext.cluster.predictors(2)`; `progress` is called with the number of
+    pictures done. What was begun with the same arguments and stopped is continued; a finished file is replaced. Raises
+    UsageError for a name with another ending and where something else was begun there; DataError where the bundle or
+    paths cannot be used, the pictures are no longer those of before, or a file cannot be written; Interrupted on Ctrl-C.
     """
     out, bundle = Path(out), Path(bundle)
     paths = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
@@ -116,25 +124,29 @@ def write_predictions(
         raise UsageError(f"cannot write {show(out)}: there is no folder {show(out.parent)}")
     model, found = load(bundle), pictures(paths)
     model.least_confidence(abstain)  # what cannot be promised is refused before anything is begun
-    job = Job(bundle, out.with_name(f"{out.name}.parts"), abstain)
+    folder = out.with_name(f"{out.name}.parts")
     number = done = 0
 
     def missing() -> Iterator[Part]:
         nonlocal number, done
         while files := list(itertools.islice(found, PART)):
-            if _is_there(job.folder, number, files):
+            if _is_there(folder, number, files):
                 done += len(files)
             else:
                 yield Part(number, files)
             number += 1
 
     try:
-        _begin(out, job.folder, {"format": _FORMAT, "bundle": _sha256(bundle), "pictures": paths, "abstain": abstain})
-        for answered in workers(job, missing()) if workers else job.answer(model, missing()):
+        asked = {"format": _FORMAT, "bundle": _sha256(bundle), "pictures": paths, "abstain": abstain, "engine": engine}
+        _begin(out, folder, asked)
+        some = list(itertools.islice(found, PART))
+        found = itertools.chain(some, found)
+        job = Job(bundle, folder, abstain, _engine(folder, model, engine, measured=len(some) == PART))
+        for answered in workers(job, missing()) if workers else job.answer(job.load(), missing()):
             done += answered
             if progress:
                 progress(done)
-        return _join(out, job.folder, number)
+        return _join(out, folder, number)
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; the same command goes on with {show(out)}") from error
     except OSError as error:
@@ -199,7 +211,7 @@ def _work(job: Job, threads: int, asked: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who asks
     torch.set_num_threads(threads)
     try:
-        model = load(job.bundle)
+        model = job.load()
         while True:
             asked.send(next(job.answer(model, [asked.recv()])))
     except (EOFError, BrokenPipeError):
@@ -255,6 +267,14 @@ def _begin(out: Path, folder: Path, asked: dict[str, Any]) -> None:
     for key, value in asked.items():
         if (was := before.get(key)) != value:
             raise UsageError(f"{show(out)} was begun with another {key}: given {value!r}, begun with {was!r}; {anew}")
+
+
+def _engine(folder: Path, model: Bundle, asked: str, *, measured: bool) -> str:
+    """The engine that this was begun with, else the one that is chosen now: all pictures get the same."""
+    note = folder / "engine"
+    if not note.exists():
+        write_whole(note, choose(model, asked, measured=measured).encode())
+    return note.read_text(encoding="utf-8")
 
 
 def _leaving(folder: Path) -> Path:
