@@ -93,7 +93,7 @@ def test_what_a_run_leaves_on_disk(run: Result) -> None:
         "args.yaml", "metrics.jsonl", "results.csv", "results.png", "confusion_matrix.png", "per_class.csv",
         "predictions.csv", "split.csv", "env.json", "estimate.json", "report.html", "best.lenext", "last",
         "data.json", "model.json", "evaluation.json", "summary.json", "worst.csv", "worst.npy", "filters.npy",
-        "val_predictions.csv",
+        "val_predictions.csv", "MODEL_CARD.md",
     }  # fmt: skip
     assert {path.name for path in run.root.iterdir()} == expected
     assert len(list((run.root / "last").iterdir())) in (1, 2)

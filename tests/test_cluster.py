@@ -1,5 +1,6 @@
 """Ray: a worker that is lost is replaced, and its run ends with the weights that it would have had."""
 
+import csv
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ import pytest
 
 import lenext
 from lenext.cli import main
-from lenext.cluster import cores_each
+from lenext.cluster import cores_each, predictors
+from lenext.data import encode_png
 from lenext.errors import UsageError
 from lenext.nn import on_threads
 
@@ -114,6 +116,31 @@ def test_rungs_at_the_same_time_stopped_and_continued_and_a_worker_killed(tmp_pa
         assert (root / name / "best.lenext").read_bytes() == (alone.root / name / "best.lenext").read_bytes()
 
 
+@finds_workers
+def test_very_many_pictures_are_answered_though_a_worker_is_killed(tmp_path, run, digits):
+    inbox, out = tmp_path / "in", tmp_path / "answers.csv"
+    inbox.mkdir()
+    for i in range(20):
+        (tmp_path / f"{i}.bin").write_bytes(encode_png(digits.test.images[i]))
+    for i in range(12_000):
+        os.link(tmp_path / f"{i % 20}.bin", inbox / f"{i:05}.png")
+    words = [sys.executable, "-m", "lenext.cli", "predict", str(run.bundle), "in", "--out", str(out)]
+    ray = subprocess.Popen(
+        [*words, "--ray", "--workers", "2"], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=tmp_path
+    )
+    while not [*tmp_path.glob("answers.csv.parts/*.arrow")]:
+        assert ray.poll() is None, ray.communicate()
+        time.sleep(0.02)
+    os.kill(worker_of(ray.pid, "_Predictor"), signal.SIGKILL)
+    _, said = ray.communicate(timeout=200)
+    assert ray.returncode == 0, said
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [answer.label for answer in lenext.load(run.bundle).predict(sorted(inbox.iterdir())[:20])]
+    assert [row["path"] for row in rows] == [f"in/{i:05}.png" for i in range(12_000)]
+    assert [row["label"] for row in rows] == expected * 600
+
+
 def test_rungs_at_the_same_time_need_workers_that_there_are(capsys, tmp_path, monkeypatch):
     words = [*COMPARED, "--epochs", "1", "--out", str(tmp_path / "c")]
     with pytest.raises(SystemExit, match="2"):
@@ -135,6 +162,11 @@ def test_as_manycores_each_as_all_workers_can_have():
     assert cores_each(3, [8, 6]) == 4
     with pytest.raises(UsageError, match="workers: given 15, accepted: up to 14, the cluster's cores"):
         cores_each(15, [8, 6])
+
+
+def test_predicting_by_workers_needs_one():
+    with pytest.raises(UsageError, match="workers: given 0, accepted: 1 or more"):
+        predictors(0)
 
 
 def test_workers_without_ray_are_pointed_to_torchrun(capsys):

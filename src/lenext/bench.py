@@ -18,6 +18,8 @@ from lenext.errors import UsageError
 from lenext.ladder import published_shape, resolve, rung
 from lenext.models import build_model, without_weights
 from lenext.nn import missing_kernels
+from lenext.ship import engines
+from lenext.ship.bundle import load
 from lenext.spec import Augment, Recipe, Run, from_dict, merge
 from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
@@ -51,6 +53,9 @@ class Measured:
     precision: str | None = None
     at_once: int | None = None  # images computed at a time; training
     fused_batch_norm: bool | None = None
+    engine: str | None = None  # that predicts; of bundles
+    engines: Mapping[str, float] | None = None  # images per second of each that agrees, from a short measurement
+    left_out: Mapping[str, str] | None = None  # why others do not
 
 
 def bench_train(
@@ -109,6 +114,39 @@ def bench_infer(
 
     rates = _rates(predict, batch_size, repeats, seconds)
     return _measured("infer", model, rates, batch_size, classifier, precision, passes=1)
+
+
+def bench_bundle(
+    path: str,
+    *,
+    engine: str = "auto",
+    batch_size: int | None = None,
+    repeats: int = REPEATS,
+    seconds: float = SECONDS,
+) -> Measured:
+    """Predictions of the bundle at `path`, by an engine or (auto) the fastest that agrees with it.
+
+    Its golden images are predicted, over and over. Raises DataError for what is no bundle, UsageError for an engine
+    that cannot be had.
+    """
+    bundle, batch_size = load(path), batch_size or engines.BATCH
+    choice = engines.fastest(bundle, batch_size=batch_size) if engine == "auto" else None
+    name = choice.engine if choice else engine
+    predictor, shape = engines.with_engine(bundle, name), bundle.preprocess
+    images = np.resize(engines.pictures(bundle), (batch_size, shape.size, shape.size, shape.channels))
+    rates = _rates(lambda: predictor.scores(images), batch_size, repeats, seconds)
+    return Measured(
+        what="infer",
+        subject=path,
+        images_per_second=statistics.median(rates),
+        repeats=rates,
+        batch_size=batch_size,
+        size=shape.size,
+        channels=shape.channels,
+        engine=name,
+        engines=choice and choice.images_per_second,
+        left_out=choice and choice.left_out,
+    )
 
 
 def bench_data(

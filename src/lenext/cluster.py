@@ -2,6 +2,7 @@
 
 Ray (Moritz et al., Ray, 2018; extra ``[ray]``) places the workers and starts them again. `train` joins them to one run,
 by Ray Train; `Lanes` give each a run of its own, for a comparison. All else is `lenext.run` in each of them.
+`predictors` answer the parts of what is predicted for very many pictures.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from lenext.errors import DataError, Interrupted, LenextError, UsageError
 from lenext.record import Record
 from lenext.report.text import plural
 from lenext.run import Observer, Result, carry_out, check_workers, complete, new_record, resume, run
+from lenext.ship.bundle import Bundle
+from lenext.ship.stream import Job, Part, Workers
 from lenext.spec import Data, Run, from_dict, to_dict
 from lenext.training import Progress
 from lenext.training.distributed import BACKEND, SILENCE, joined
@@ -144,9 +147,7 @@ class Lanes:
         """See `lenext.comparison.lanes.Lanes`."""
         ray = self._ray
         with _begun(ray, self._workers or 1):
-            nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-            number = self._workers or max(2, len(nodes))
-            cores = cores_each(number, nodes)
+            number, cores = _places(ray, self._workers)
             observer.stage(f"{number} rungs at a time on Ray, each on {plural(cores, 'core')}")
             gpus = ray.cluster_resources().get("GPU", 0)
             resources = {"num_cpus": cores, "num_gpus": 1 / math.ceil(number / gpus) if gpus else 0}
@@ -224,6 +225,83 @@ class _Lane:
         except LenextError as error:
             return error
         return None
+
+
+def predictors(workers: int | None = None) -> Workers:
+    """Workers for `lenext.ship.stream.write_predictions`, on the cluster at ``RAY_ADDRESS`` or else on this machine.
+
+    By default one a machine, and two at least. All machines must reach the bundle, the pictures and where the file is
+    written. A worker that is lost is replaced, and its part begun anew. Raises UsageError without Ray or for less than
+    one worker.
+    """
+    if workers is not None:
+        _check_number(workers)
+    with _imported():
+        import ray
+
+    def work(job: Job, parts: Iterable[Part]) -> Iterator[int]:
+        with _begun(ray, workers or 1):
+            number, cores = _places(ray, workers)
+            place = ray.remote(num_cpus=cores, max_restarts=-1, max_task_retries=RESTARTS)(_Predictor).remote
+            idle: list[Any] = [place(job, Path.cwd(), cores) for _ in range(number)]
+            busy: dict[Any, Any] = {}  # by what Ray will bring
+            for part in parts:
+                if not idle:
+                    yield _collect(ray, busy, idle)
+                worker = idle.pop()
+                busy[worker.answer.remote(part)] = worker
+            while busy:
+                yield _collect(ray, busy, idle)
+
+    return work
+
+
+def _collect(ray: Any, busy: dict[Any, Any], idle: list[Any]) -> int:
+    """How many pictures the next part had that is done; whose it was is idle then."""
+    from ray.exceptions import RayActorError
+
+    (ended,), _ = ray.wait([*busy])
+    idle.append(busy.pop(ended))
+    try:
+        answered: int | Exception = ray.get(ended)
+    except RayActorError as error:
+        raise LenextError(f"a worker was lost {RESTARTS + 1} times; the same command goes on") from error
+    if isinstance(answered, Exception):
+        raise answered
+    return answered
+
+
+class _Predictor:
+    """An actor that answers one part after another. Paths are those of the process that asks, in the folder `here`."""
+
+    def __init__(self, job: Job, here: Path, cores: int) -> None:
+        self._job, self._here = job, here
+        torch.set_num_threads(cores)
+
+    @functools.cached_property
+    def _model(self) -> Bundle:
+        folder = self._here / self._job.folder
+        if not folder.is_dir():
+            raise DataError(f"{folder}: not there on {platform.node()}; accepted: an --out that all machines reach")
+        os.chdir(self._here)
+        return self._job.load()
+
+    def answer(self, part: Part) -> int | Exception:
+        """Writes a part; how many pictures it has, or the error that stands in the way."""
+        try:
+            model = self._model
+            if not any(file.exists() for file in part.files):
+                raise DataError(f"{part.files[0]}: not there on {platform.node()}; accepted: pictures that all reach")
+            return next(self._job.answer(model, [part]))
+        except (LenextError, OSError) as error:
+            return error
+
+
+def _places(ray: Any, workers: int | None) -> tuple[int, int]:
+    """So many workers, or by default one a machine and two at least, and the cores that each has."""
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    number = workers or max(2, len(nodes))
+    return number, cores_each(number, nodes)
 
 
 def cores_each(workers: int, nodes: Sequence[int]) -> int:

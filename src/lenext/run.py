@@ -25,6 +25,7 @@ from lenext.foresight import Foresight, Shape, foresee
 from lenext.ladder import Rung, resolve, rung
 from lenext.record import Follower, Record, environment, replacing
 from lenext.report import report
+from lenext.report.card import CARD, write_card
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Loss, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
@@ -217,13 +218,15 @@ def carry_out(spec: Run, folder: Path, *, data: Dataset, observer: Observer, pag
         run(spec, out=folder, data=data, observer=observer, page=page)
     elif not (folder / "summary.json").is_file():
         resume(folder, data=data, observer=observer, page=page)
-    elif page:
-        complete(folder)
+    else:
+        complete(folder, page=page)
 
 
-def complete(root: Path) -> None:
-    """Writes the page of the finished run in `root` where it was stopped before that, at the very end."""
-    if not (root / "report.html").is_file():
+def complete(root: Path, *, page: bool = True) -> None:
+    """Writes the card and the `page` of the finished run in `root` where it was stopped before, at the very end."""
+    if not (root / CARD).is_file():
+        write_card(root)
+    if page and not (root / "report.html").is_file():
         report(root)
 
 
@@ -335,6 +338,7 @@ def _execute(
             grown = None if memory is None else resident_peak() - memory + Shape.of(data).bytes
             estimate = _compared(spec, foreseen, record, fitted, began, clock.seconds(), grown, page=page)
             record.write_json("estimate.json", estimate)
+        write_card(record.root)
         if page:
             observer.stage("writing the report")
             report(record.root)

@@ -179,6 +179,7 @@ class Run:
     budget: float | None = None  # seconds for everything, evaluation included
     seed: int = 0
     precision: Literal["auto", "bf16", "float32"] = "auto"
+    license: str | None = None  # of the model, for its card; None: not known
 
 
 _TINY, _HUGE = 1e-9, 1e9

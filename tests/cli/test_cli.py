@@ -113,7 +113,7 @@ FROZEN = {
         "--workers",
     ],
     "eval": ["--debug", "--goldens", "--json", "--split"],
-    "predict": ["--csv", "--debug", "--json"],
+    "predict": ["--abstain", "--csv", "--debug", "--json", "--out", "--ray", "--workers"],
     "explain": ["--class", "--debug", "--json", "--out"],
     "report": ["--debug", "--json"],
     "models": ["--debug", "--json"],
@@ -638,17 +638,33 @@ def test_explain_overwrites_nothing_and_tells_names_apart(
 
 
 def test_predict_writes_a_table(cli: Cli, run: Result, pictures: Path, tmp_path: Path) -> None:
-    code, out, _ = cli("predict", run.bundle, pictures, "--csv", tmp_path / "answers.csv")
+    code, out, err = cli("predict", run.bundle, pictures, "--csv", tmp_path / "answers.csv")
     assert (code, out) == (3, "")
+    assert one_line(err).endswith(
+        f"1 of 3 pictures cannot be read; the rest are predicted; {tmp_path}/answers.csv says why"
+    )
     with (tmp_path / "answers.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "probability", "outlier", "abstained", "error", *"0123456789"]
     assert [row["error"] for row in rows] == ["", "", "zero bytes"]
     assert float(rows[0][rows[0]["label"]]) == float(rows[0]["probability"])
     assert rows[2]["label"] == rows[2]["0"] == ""
-    output = cli("predict", run.bundle, pictures, "--csv", tmp_path / "none" / "answers.csv")
+    output = cli("predict", run.bundle, pictures, "--out", tmp_path / "none" / "answers.csv")
     assert output.code == 2
     assert "there is no folder" in one_line(output.err)
+
+
+def test_predict_writes_what_it_is_asked_for_and_counts_it(
+    cli: Cli, run: Result, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.parquet"
+    assert cli("predict", run.bundle, pictures, "--out", out, "--workers", "1", "--json").document == {
+        "out": str(out), "pictures": 3, "unreadable": 1, "abstained": 0,
+    }  # fmt: skip
+    assert out.read_bytes()[:4] == b"PAR1"
+    output = cli("predict", run.bundle, pictures, "--workers", "2")
+    assert output.code == 2
+    assert "--workers: given without --out, accepted: with it" in one_line(output.err)
 
 
 # ---- as processes ----

@@ -108,6 +108,7 @@ class MadeUp:
             "predict_ms_per_image": 1.0,
             "bundle_bytes": 10_000,
         }
+        record.write_text("MODEL_CARD.md", "")
         if page:
             record.write_text("report.html", "")
         record.write_json("summary.json", summary | {key: value for key, value in outcome.items() if key in summary})

@@ -17,6 +17,7 @@ def bench(
     channels: int | None = None,
     classes: int | None = None,
     batch: int | None = None,
+    engine: str | None = None,
     repeats: int = 5,
     seconds: float = 3.0,
     settings: Settings = Settings(),
@@ -31,7 +32,7 @@ def bench(
     what
         train, infer or data.
     subject
-        A network for train and infer, images for data.
+        A network for train and infer, or a .lenext file for infer; images for data.
     size
         Side of the images in pixels; otherwise as published, and of data as a run would choose it.
     channels
@@ -40,6 +41,9 @@ def bench(
         Classes to tell apart; otherwise as published.
     batch
         Images a step; otherwise as in the recipe, and 32 for predicting.
+    engine
+        What computes a bundle's scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16; or auto, the fastest
+        of those that agree with it.
     repeats
         Measurements, of which the median counts.
     seconds
@@ -59,7 +63,16 @@ def bench(
         "repeats": repeats,
         "seconds": seconds,
     }
-    if what == "data":
+    of_bundle = what == "infer" and subject.endswith(".lenext")
+    if engine is not None and not of_bundle:
+        raise UsageError("bench: given --engine, accepted: with infer and a .lenext file")
+    if of_bundle:
+        if any(value is not None for value in (size, channels, classes)) or given["settings"]:
+            raise UsageError("bench: given --size, --channels, --classes or --set, accepted: without a .lenext file")
+        measured = measure.bench_bundle(
+            subject, engine=engine or "auto", batch_size=batch, repeats=repeats, seconds=seconds
+        )
+    elif what == "data":
         if channels is not None or classes is not None:
             raise UsageError("bench data: given --channels or --classes, accepted: with train and infer")
         measured = measure.bench_data(subject, **given)
@@ -90,6 +103,12 @@ def _print(measured: "Measured") -> None:
         rows.add_row("precision", str(measured.precision))
     if measured.at_once and measured.at_once < measured.batch_size:
         rows.add_row("images at a time", count(measured.at_once))
+    if measured.engine is not None:
+        rows.add_row("engine", measured.engine)
+    for name, rate in sorted((measured.engines or {}).items(), key=lambda pair: -pair[1]):
+        rows.add_row(f"  {name}", count(rate))
+    for name, reason in (measured.left_out or {}).items():
+        rows.add_row(f"  {name}", reason)
     if measured.fused_batch_norm is not None:
         rows.add_row("batch norm", "fused" if measured.fused_batch_norm else "torch's own")
     console().print(rows)

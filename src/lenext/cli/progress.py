@@ -48,6 +48,10 @@ class Shown(Observer):
         else:
             self._lines.end(self._name)
 
+    def predicting(self, done: int) -> None:
+        """So many pictures are predicted."""
+        self._lines.show(self._name, f"predicted {plural(done, 'picture')}")
+
     def fitting(self, step: str, done: int, total: int) -> None:
         now = time.monotonic()
         if step != self._step[0]:

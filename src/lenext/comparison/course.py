@@ -223,8 +223,7 @@ class _Course:
                 if not (left := Finished.read(self._folder(share.model, seed))):
                     continue
                 self.finished[share.model][seed] = left
-                if self._pages:
-                    complete(left.root)
+                complete(left.root, page=self._pages)
                 if left.root.name not in known:  # it ended just before the comparison did
                     seconds += left.summary["seconds"]
         self.clock.add(seconds)

@@ -319,8 +319,10 @@ def _reading(file_bytes: bytes) -> Iterator[None]:
     with _quiet():
         try:
             yield
-        except (ImageError, MemoryError):
+        except ImageError:
             raise
+        except MemoryError as error:  # also where a damaged header asks for more than can be addressed
+            raise ImageError("unreadable", "takes more memory than there is") from error
         except Image.DecompressionBombError as error:
             raise ImageError("too many pixels", str(error)) from error
         except Exception as error:

@@ -175,9 +175,13 @@ def _open_folder(root: Path) -> Source:
     )
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The files below `folder` that look like pictures by their endings, at any depth, sorted; hidden ones are not."""
-    return sorted(folder.joinpath(*parts) for parts in _walk(folder) if _ending(parts) in IMAGE_ENDINGS)
+def find_pictures(folder: Path) -> Iterator[Path]:
+    """The files below `folder` that look like pictures by their endings, at any depth, but for hidden ones.
+
+    As they are come upon: each folder's names in order, and what is in a folder in its name's place, which is the order
+    of paths compared part by part. So many millions of them are never listed at once, only those of a folder.
+    """
+    return (folder.joinpath(*parts) for parts in _walk(folder) if _ending(parts) in IMAGE_ENDINGS)
 
 
 def _ending(parts: tuple[str, ...]) -> str:
@@ -189,18 +193,25 @@ def _walk(
 ) -> Iterator[tuple[str, ...]]:
     """The files below `folder`, as parts of their paths: without hidden ones; links followed, but not in a circle."""
     here = folder.stat()
+    if (here.st_dev, here.st_ino) in above:
+        return
     above = above | {(here.st_dev, here.st_ino)}
+    names: list[str] = []  # and not the entries: of a million they would take a few hundred megabytes
+    folders: set[str] = set()
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
+        for entry in entries:
             if entry.name.startswith((".", "__MACOSX")) or entry.name in ("Thumbs.db", "desktop.ini"):
                 continue
-            below = (*parts, entry.name)
             if entry.is_dir():
-                there = entry.stat()
-                if (there.st_dev, there.st_ino) not in above:
-                    yield from _walk(Path(entry.path), below, above)
-            elif entry.is_file() or entry.is_symlink():  # a broken link is a missing file, and said to be
-                yield below
+                folders.add(entry.name)
+            elif not (entry.is_file() or entry.is_symlink()):  # a broken link is a missing file, and said to be
+                continue
+            names.append(entry.name)
+    for name in sorted(names):
+        if name in folders:
+            yield from _walk(folder / name, (*parts, name), above)
+        else:
+            yield (*parts, name)
 
 
 def _no_class_folders(root: Path, pictures: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]]) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import jinja2
 from lenext.errors import UsageError
 from lenext.record import Record, write_whole
 from lenext.report import charts, doubts, foretold, ladder, pictures, text, words
+from lenext.report.card import write_card
+from lenext.report.templates import environment, milliseconds
 
 Context = dict[str, Any]
 
@@ -38,6 +40,8 @@ def write(root: Path) -> Path:
             )
     except json.JSONDecodeError as error:
         raise UsageError(f"{root}: a record in it is damaged ({error}); expected JSON as lenext writes it") from error
+    if record.path("summary.json").is_file():
+        write_card(root)
     html = _templates().get_template(template).render(context)
     for name, chart in images.items():
         write_whole(root / name, charts.png(chart))
@@ -46,48 +50,18 @@ def write(root: Path) -> Path:
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lenext.report", "."),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[[Any], Any]] = {
-        "count": text.count,
-        "compact": text.compact,
-        "seconds": text.seconds,
-        "milliseconds": _milliseconds,
-        "percent": text.percent,
-        "interval": text.interval,
-        "moment": text.moment,
-        "points": text.points,
-        "chance": text.chance,
-        "bytes": text.size,
-        "short": lambda number: text.ABSENT if number is None else f"{number:.4g}",
-        "blank": lambda value: "" if value is None else value,
-    }
-    environment.filters |= {name: _known(show) for name, show in filters.items()} | {"plural": text.plural}
-    environment.globals |= {
+    made = environment(autoescape=True)
+    made.globals |= {
         "style": _file("style.css"),
         "script": _file("script.js"),
         "vega": charts.javascript(),
         "units": words.UNITS,
     }
-    return environment
-
-
-def _known(show: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`show` for what a record may lack: a key that is not there counts as None."""
-    return lambda value: show(None if isinstance(value, jinja2.Undefined) else value)
+    return made
 
 
 def _file(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _milliseconds(duration: float | None) -> str:
-    return text.seconds(None if duration is None else duration / 1000)
 
 
 def _run(record: Record) -> tuple[Context, dict[str, Any]]:
@@ -189,7 +163,7 @@ def _figures(
         note = f"{text.seconds(total)} for everything" if total is not None else ""
         found.append(("Training time", text.seconds(summary["train_seconds"]), note))
     if summary.get("predict_ms_per_image") is not None:
-        found.append(("Per image", _milliseconds(summary["predict_ms_per_image"]), "to predict"))
+        found.append(("Per image", milliseconds(summary["predict_ms_per_image"]), "to predict"))
     if summary.get("bundle_bytes") is not None:
         found.append(("Bundle", text.size(summary["bundle_bytes"]), "best.lenext"))
     if evaluation.get("top5_accuracy") is not None:

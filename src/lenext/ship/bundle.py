@@ -8,6 +8,7 @@ of the data. Nothing is pickled.
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,14 @@ class Bundle:
         seen = judged.same_data and judged.part in (None, "train")
         return {"split": judged.part or "all", "seen_in_training": seen, **metrics}
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of all that it consists of, in hexadecimal: what predicts otherwise has another one."""
+        found = hashlib.sha256(json.dumps(self.metadata, sort_keys=True).encode())
+        for name, tensor in self._tensors().items():
+            found.update(name.encode() + tensor.tobytes())
+        return found.hexdigest()
+
     def verify(self) -> int:
         """Predicts the golden images from their file bytes; the number of them.
 
@@ -201,16 +210,18 @@ class Bundle:
 
     def save(self, path: Path | str) -> Path:
         """Writes the bundle to `path`, whole or not at all."""
+        path = Path(path)
+        with replacing(path) as temporary:
+            save_file(self._tensors(), temporary, metadata={"lenext": json.dumps(self.metadata)})
+        return path
+
+    def _tensors(self) -> dict[str, NDArray[Any]]:
         tensors = {f"weights.{name}": array for name, array in _arrays(self.classifier).items()}
         for number, content in enumerate(self.goldens):
             tensors[f"golden.{number}"] = np.frombuffer(content, np.uint8)
         tensors["golden_scores"] = self.golden_scores
         tensors["validation.scores"], tensors["validation.labels"] = self.val_scores, self.val_labels
-        tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        path = Path(path)
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={"lenext": json.dumps(self.metadata)})
-        return path
+        return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
 
 def load(path: Path | str, *, verify: bool = False) -> Bundle:

@@ -23,7 +23,7 @@ from lenext.data import preprocess, read_file
 from lenext.data.storage import show
 from lenext.errors import DataError, UsageError
 from lenext.nn import threads_for
-from lenext.ship.predict import Prediction, expand
+from lenext.ship.predict import Prediction, pictures
 from lenext.spec import suggestion
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def explain_files(
     In order, as they come; one that cannot be read has an error and no explanation. Raises DataError where a path does
     not exist or a pattern or folder holds no picture, UsageError for a class that the model does not know.
     """
-    for file in [file for path in paths for file in expand(path)]:
+    for file in pictures(paths):
         try:
             image = preprocess(read_file(file), bundle.preprocess)
         except DataError as error:

@@ -11,7 +11,6 @@ import itertools
 import json
 import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from lenext.data import Evaluation, prepare_with, preprocess
 from lenext.errors import DataError, ParityError, UsageError
 from lenext.evaluate import Difference, paired
 from lenext.ship.bundle import Bundle
-from lenext.ship.graph import OUTPUTS, program
+from lenext.ship.graph import program, to_onnx
 from lenext.ship.predict import OUTLIER, probabilities
 from lenext.ship.quantise import quantise
 from lenext.spec import Run, from_dict, read_yaml
@@ -175,13 +174,7 @@ def _write(made: torch.export.ExportedProgram, to: Format, folder: Path, calibra
     if to == "torch":
         torch.export.save(made, folder / "model.pt2")
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of operators that are registered twice, and the like
-        proto = torch.onnx.export(
-            made, dynamo=True, verbose=False, input_names=["images"], output_names=list(OUTPUTS)
-        ).model_proto
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    proto = to_onnx(made)
     if calibration is not None:
         proto = quantise(proto, calibration)
     path = folder / "model.onnx"

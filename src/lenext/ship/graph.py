@@ -5,7 +5,9 @@ ends with what is answered: the temperature is inside, and what else a bundle kn
 """
 
 import copy
+import warnings
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +74,18 @@ def program(bundle: Bundle) -> ExportedProgram:
     return _exported(graph, torch.zeros(2, shape.size, shape.size, shape.channels, dtype=torch.uint8))
 
 
+def to_onnx(made: ExportedProgram) -> Any:
+    """The program as an ONNX model, its number of images called N."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operators that are registered twice, and the like
+        exported = torch.onnx.export(made, dynamo=True, verbose=False, input_names=["images"], output_names=[*OUTPUTS])
+    assert exported is not None
+    model = exported.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    return model
+
+
 def folded(of: ExportedProgram) -> GraphModule:
     """The program with batch norm made part of the convolution before it, as in evaluation both are linear."""
     module = of.module(check_guards=False)
@@ -109,5 +123,9 @@ def _constant(module: GraphModule, of: Node, value: Tensor) -> Node:
 
 
 def _exported(module: nn.Module, example: Tensor) -> ExportedProgram:
-    with torch.no_grad():
-        return export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+    try:
+        with torch.no_grad():
+            return export(module, (example,), dynamic_shapes=({0: Dim("batch", min=1)},))
+    except Exception as error:  # of many kinds, for a network of one's own that asks for values
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"the model cannot be told as a graph of operations: {said}") from error

@@ -1,8 +1,9 @@
 """Pictures in, classes out: files, folders and patterns, in batches of bounded size."""
 
+import contextlib
 import glob
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from lenext.classifier import PREDICT_BATCH
 from lenext.data import Preprocess, find_pictures, preprocess, read_file
+from lenext.data.ahead import ahead
 from lenext.data.storage import show
 from lenext.errors import DataError
 
@@ -36,39 +38,55 @@ class Prediction:
 
 
 Answer = Callable[[Sequence[str], NDArray[np.uint8]], list[Prediction]]  # of names and images uint8 [N, H, W, C]
+_Read = tuple[str, NDArray[np.uint8] | str]  # a name, and the image or why it cannot be read
 
 
 def predict(answer: Answer, settings: Preprocess, paths: Sequence[str | Path]) -> Iterator[Prediction]:
     """A prediction for every picture among `paths` (files, folders, glob patterns), in order, as they come.
 
-    Pictures are read as `settings` say and given to `answer`, some at a time. One that cannot be read yields a
-    Prediction with its `error`. Raises DataError where a path does not exist or a pattern or folder holds no picture.
+    Pictures are read as `settings` say and given to `answer`, some at a time; so many millions of them take no more
+    memory than some. One that cannot be read yields a Prediction with its `error`. Raises DataError where a path does
+    not exist or a pattern or folder holds no picture.
     """
-    files = [file for path in paths for file in expand(path)]
+    return itertools.chain.from_iterable(predict_batches(answer, settings, pictures(paths)))
 
-    def read(file: Path) -> NDArray[np.uint8] | str:
+
+def predict_batches(answer: Answer, settings: Preprocess, files: Iterable[Path]) -> Iterator[list[Prediction]]:
+    """Predictions for `files` in lists of `PREDICT_BATCH`, the last one shorter; the next is read meanwhile."""
+
+    def read(file: Path) -> _Read:
         try:
-            return preprocess(read_file(file), settings)
+            return show(file), preprocess(read_file(file), settings)
         except DataError as error:
-            return str(error)
+            return show(file), str(error)
 
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), PREDICT_BATCH):
-            batch = files[start : start + PREDICT_BATCH]
-            yield from _predict_batch(answer, batch, list(pool.map(read, batch)))
+    with contextlib.closing(ahead(read, files, PREDICT_BATCH)) as ready:
+        while batch := list(itertools.islice(ready, PREDICT_BATCH)):
+            yield _predict_batch(answer, batch)
 
 
-def expand(path: str | Path) -> list[Path]:
-    """The files that `path` stands for: itself, a folder's pictures at any depth, or a pattern's matches, sorted."""
+def pictures(paths: Sequence[str | Path]) -> Iterator[Path]:
+    """The files that `paths` stand for, one after the other. Raises DataError at once where one stands for none."""
+    for path in paths:
+        expand(path)
+    return itertools.chain.from_iterable(map(expand, paths))
+
+
+def expand(path: str | Path) -> Iterator[Path]:
+    """The files that `path` stands for: itself, a folder's pictures at any depth, or a pattern's matches, sorted.
+
+    A folder is gone through as its pictures are taken, see `lenext.data.find_pictures`. Raises DataError.
+    """
     path = Path(path)
     # Not Path.glob, which takes no absolute pattern
     matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
     if not matches:
         raise DataError(f"{show(path)}: no such file; accepted: pictures, folders, patterns such as 'in/*.jpg'")
-    files = [file for match in matches for file in (find_pictures(match) if match.is_dir() else [match])]
-    if not files:
+    files = (file for match in matches for file in (find_pictures(match) if match.is_dir() else [match]))
+    first = next(files, None)
+    if first is None:
         raise DataError(f"{show(path)}: no picture in this folder")
-    return files
+    return itertools.chain([first], files)
 
 
 def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,11 +96,7 @@ def probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
-def _predict_batch(
-    answer: Answer, files: Sequence[Path], read: Sequence[NDArray[np.uint8] | str]
-) -> Iterator[Prediction]:
-    names = [show(file) for file, image in zip(files, read, strict=True) if not isinstance(image, str)]
-    images = [image for image in read if not isinstance(image, str)]
-    answers = iter(answer(names, np.stack(images)) if images else [])
-    for file, image in zip(files, read, strict=True):
-        yield Prediction(show(file), error=image) if isinstance(image, str) else next(answers)
+def _predict_batch(answer: Answer, batch: Sequence[_Read]) -> list[Prediction]:
+    read = [(name, image) for name, image in batch if not isinstance(image, str)]
+    answers = iter(answer([name for name, _ in read], np.stack([image for _, image in read])) if read else [])
+    return [Prediction(name, error=image) if isinstance(image, str) else next(answers) for name, image in batch]

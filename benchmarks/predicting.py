@@ -1,0 +1,151 @@
+"""Pictures per second from files to answers: decoding and scoring by turns, or at the same time; one process or two.
+
+    python benchmarks/predicting.py
+
+The pictures are Debian's tuxpaint stamps as JPEGs at their own size, some copies of each. The ways, interleaved,
+with the medians of several rounds, of a network for 32 px and one for 224 px as they begin:
+
+- by turns: a batch is decoded on threads, then scored, then the next one is decoded;
+- ahead: what `Bundle.predict` does, the next batch is decoded while one is scored;
+- to a file: `lenext predict --out`, in this process, and by two, starting them included.
+
+Then the memory of `lenext predict --out` over ten and over a hundred thousand small pictures, and what the walk alone
+over a folder of a million names adds.
+"""
+
+import argparse
+import functools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lenext.classifier import PREDICT_BATCH, ConvNet
+from lenext.data import Preprocess, encode_png, preprocess, read_file
+from lenext.models import build
+from lenext.ship.bundle import Bundle
+from lenext.ship.predict import predict_batches
+from lenext.ship.stream import processes, write_predictions
+from lenext.spec import Data, Model, Run
+from results import write
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's tuxpaint-stamps-default: photographs and drawings
+NETWORKS = {"resnet20": (32, 8), "resnet50": (224, 1)}  # pixels a side, copies of the pictures
+
+
+def write_pictures(folder: Path, copies: int) -> list[Path]:
+    for number, path in enumerate(sorted(STAMPS.rglob("*.png"))):
+        image = Image.open(path).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        for copy in range(copies):
+            image.save(folder / f"{number:04d}-{copy}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
+def bundle(name: str, size: int) -> Bundle:
+    settings = Preprocess(size=size, channels=3)
+    network = build(name, classes=10, channels=3, size=size)
+    mean = std = np.full(3, 128, np.float32)
+    model = ConvNet(network, tuple(map(str, range(10))), settings, mean=mean, std=std).eval()
+    run = Run(Data("stamps", size=size, channels=3), Model(name))
+    return Bundle.create(model, run, metrics={}, fingerprint="", golden_files=[])
+
+
+def by_turns(model: Bundle, files: list[Path]) -> Iterator[int]:
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), PREDICT_BATCH):
+            some = files[start : start + PREDICT_BATCH]
+            images = list(pool.map(lambda file: preprocess(read_file(file), model.preprocess), some))
+            yield len(model.answer(list(map(str, some)), np.stack(images)))
+
+
+def ahead(model: Bundle, files: list[Path]) -> Iterator[int]:
+    return (len(batch) for batch in predict_batches(model.answer, model.preprocess, iter(files)))
+
+
+def to_file(saved: Path, folder: Path, workers: int) -> Iterator[int]:
+    yield write_predictions(
+        folder.with_suffix(".csv"), saved, folder, workers=processes(workers) if workers > 1 else None
+    ).pictures
+
+
+def rate(work: Callable[[], Iterator[int]]) -> float:
+    start = time.perf_counter()
+    return sum(work()) / (time.perf_counter() - start)
+
+
+def memory(saved: Path, folder: Path, number: int) -> float:
+    """MB at most, of `lenext predict` over so many pictures in folders of a thousand."""
+    image = encode_png(np.random.default_rng(0).integers(0, 256, (28, 28, 1), np.uint8))
+    for i in range(number):
+        path = folder / f"{i // 1000:04d}" / f"{i:07d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    command = ["predict", str(saved), str(folder), "--out", str(folder.with_suffix(".parquet"))]
+    return peak(f"from lenext.cli import main; main({command!r})")
+
+
+def memory_of_walk(folder: Path, number: int) -> float:
+    """MB that going through so many names in one folder adds."""
+    folder.mkdir()
+    for i in range(number):
+        (folder / f"IMG_{i:08d}.jpg").touch()
+    walk = "from lenext.ship.predict import expand; "
+    return peak(f"{walk}print(sum(1 for _ in expand({str(folder)!r})))") - peak(walk)
+
+
+def peak(code: str) -> float:
+    told = "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    code = f"import atexit; atexit.register(lambda: exec({told!r})); {code}"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.PIPE, text=True)
+    return int(ended.stderr.split()[-1]) / 1e3
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    figures: dict[str, Any] = {}
+    for name, (size, copies) in NETWORKS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, model = Path(scratch, "pictures"), bundle(name, size)
+            folder.mkdir()
+            files, saved = write_pictures(folder, copies), model.save(Path(scratch, "b.lenext"))
+            ways: dict[str, Callable[[], Iterator[int]]] = {
+                "by turns": functools.partial(by_turns, model, files),
+                "ahead": functools.partial(ahead, model, files),
+                "to a file": functools.partial(to_file, saved, folder, 1),
+                "to a file, two processes": functools.partial(to_file, saved, folder, 2),
+            }
+            rates: dict[str, list[float]] = {way: [] for way in ways}
+            for repeat in range(arguments.repeats + 1):
+                for way, work in ways.items():
+                    per_second = rate(work)
+                    if repeat:  # the first round warms up
+                        rates[way].append(per_second)
+                        print(f"{name:10s} {way:25s} {per_second:8.1f} pictures/s", flush=True)
+        figures[name] = {
+            "pictures": len(files),
+            "size": size,
+            "per_second": {way: round(statistics.median(values), 1) for way, values in rates.items()},
+            "ahead_by_turns": round(statistics.median(np.array(rates["ahead"]) / np.array(rates["by turns"])), 3),
+            "all": {way: [round(value, 1) for value in values] for way, values in rates.items()},
+        }
+        print(figures[name])
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = bundle("resnet20", 32).save(Path(scratch, "b.lenext"))
+        figures["memory_mb"] = {
+            f"{number:,} pictures": round(memory(saved, Path(scratch, str(number)), number), 1)
+            for number in (10_000, 100_000)
+        }
+        figures["memory_mb"]["walk of 1,000,000 names"] = round(memory_of_walk(Path(scratch, "names"), 1_000_000), 1)
+        print(figures["memory_mb"])
+    write("predicting", figures)

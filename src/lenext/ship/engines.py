@@ -1,0 +1,257 @@
+"""What computes a bundle's scores: torch, ONNX Runtime or OpenVINO, whichever is fastest here and predicts the same.
+
+No engine is the best everywhere: it depends on the network, the processor and the number of images at a time. So it is
+measured, for a moment, and kept for this machine. An engine takes part only where it agrees with the bundle on its
+golden images, turned and mirrored: float32 to 1e-4 of every probability, bfloat16 to 2e-2, and in every class.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lenext.classifier import ConvNet
+from lenext.costing.device import multiplies_bf16
+from lenext.data import Preprocess, preprocess
+from lenext.errors import LenextError, UsageError
+from lenext.record import environment, replacing, write_whole
+from lenext.ship.bundle import Bundle
+from lenext.ship.graph import program, to_onnx
+from lenext.ship.predict import probabilities
+
+Scores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+TOLERANCE = {"float32": 1e-4, "bf16": 2e-2}  # of a probability
+BATCH = 32
+_SECONDS = 1.0  # that an engine is measured for
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A classifier whose scores come from elsewhere: `compute` takes images uint8 [n, H, W, C], n up to `BATCH`."""
+
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    compute: Scores
+
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 [N, H, W, C] to scores float32 [N, K]."""
+        parts = [self.compute(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fastest engine, what each that agrees makes in images per second, and why others take no part."""
+
+    engine: str
+    images_per_second: dict[str, float]
+    left_out: dict[str, str]
+    batch_size: int
+
+
+def _torch(bundle: Bundle) -> Scores:
+    return bundle.classifier.scores
+
+
+def _torch_bf16(bundle: Bundle) -> Scores:
+    _must_multiply_bf16()
+    classifier = bundle.classifier
+    if not isinstance(classifier, ConvNet):
+        raise UsageError("an SVM computes in float32 and float64")
+    device = classifier.mean.device.type
+
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            return classifier.scores(images)
+
+    return compute
+
+
+def _onnxruntime(bundle: Bundle) -> Scores:
+    _require("onnx", "onnxscript", "onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(_onnx_file(bundle), options, providers=["CPUExecutionProvider"])
+
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = session.run(["scores"], {"images": images})[0]
+        return scores
+
+    return compute
+
+
+def _openvino(bundle: Bundle, precision: str = "f32") -> Scores:
+    _require("onnx", "onnxscript", "openvino")
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model = openvino.compile_model(_onnx_file(bundle), "CPU", settings)
+    output = model.output("scores")
+
+    def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # A request of its own, as several threads may ask at a time; what it gives is its memory, so copied
+        scores: NDArray[np.float32] = model.create_infer_request().infer(images, share_inputs=True)[output].copy()
+        return scores
+
+    return compute
+
+
+def _openvino_bf16(bundle: Bundle) -> Scores:
+    _must_multiply_bf16()
+    return _openvino(bundle, "bf16")
+
+
+ENGINES: dict[str, Callable[[Bundle], Scores]] = {
+    "torch": _torch,
+    "torch_bf16": _torch_bf16,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "openvino_bf16": _openvino_bf16,
+}
+
+
+def with_engine(bundle: Bundle, name: str) -> Bundle:
+    """The bundle, its scores from the engine `name`; of ``torch``, itself.
+
+    Raises UsageError for another name, a library that is missing, and a model or machine that the engine is not for.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine: given {name!r}, accepted: {', '.join(ENGINES)}, auto")
+    if name == "torch":
+        return bundle
+    engine = Engine(bundle.classes, bundle.preprocess, ENGINES[name](bundle))
+    return dataclasses.replace(bundle, classifier=engine)
+
+
+def choose(bundle: Bundle, engine: str, *, measured: bool = True) -> str:
+    """The name of the engine that is asked for; for ``auto`` of the fastest, as far as that is known or `measured`.
+
+    Measuring takes seconds, which few pictures are not worth: they are left to torch.
+    """
+    if engine != "auto":
+        return engine
+    choice = fastest(bundle) if measured else known(bundle)
+    return choice.engine if choice else "torch"
+
+
+def fastest(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
+    """The engine that predicts most images per second here, `batch_size` at a time; measured once, then remembered."""
+    choice = known(bundle, batch_size=batch_size)
+    if choice is None:
+        choice, path = measure(bundle, batch_size=batch_size), _choice(bundle, batch_size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(dataclasses.asdict(choice), indent=2).encode())
+    return choice
+
+
+def known(bundle: Bundle, *, batch_size: int = BATCH) -> Choice | None:
+    """What was measured before, on this machine with its present software."""
+    path = _choice(bundle, batch_size)
+    return Choice(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def measure(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
+    """The engines side by side; nothing is remembered."""
+    images = pictures(bundle)
+    expected = probabilities(bundle.scores(images))
+    taking_part, left_out = {}, {}
+    for name in ENGINES:
+        try:
+            found = with_engine(bundle, name)
+            _must_agree(probabilities(found.scores(images)), expected, "bf16" if "bf16" in name else "float32")
+        except LenextError as error:
+            left_out[name] = str(error)
+        else:
+            taking_part[name] = found.classifier
+    batch = np.resize(images, (batch_size, *images.shape[1:]))
+    rates: dict[str, list[float]] = {name: [] for name in taking_part}
+    for _ in range(_ROUNDS):  # side by side, as the machine may have other work at times
+        for name, classifier in taking_part.items():
+            rates[name].append(_rate(functools.partial(classifier.scores, batch), batch_size, _SECONDS / _ROUNDS))
+    medians = {name: round(statistics.median(rate), 2) for name, rate in rates.items()}
+    return Choice(max(medians, key=medians.__getitem__), medians, left_out, batch_size)
+
+
+def _must_agree(found: NDArray[np.float32], expected: NDArray[np.float32], precision: str) -> None:
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE[precision]:
+        raise UsageError(f"probabilities differ by {difference:.2g}, allowed: {TOLERANCE[precision]:g}")
+    if (found.argmax(axis=1) != expected.argmax(axis=1)).any():
+        raise UsageError("a golden image gets another class")
+
+
+def pictures(bundle: Bundle) -> NDArray[np.uint8]:
+    """The golden images, each turned by quarters and mirrored; where there are none, noise."""
+    shape = bundle.preprocess
+    images = np.array([preprocess(file, shape) for file in bundle.goldens], np.uint8)
+    if not len(images):
+        images = np.random.default_rng(0).integers(0, 256, (4, shape.size, shape.size, shape.channels), np.uint8)
+    turns = [np.rot90(images, turn, axes=(1, 2)) for turn in range(4)]
+    return np.ascontiguousarray(np.concatenate([view for turn in turns for view in (turn, turn[:, :, ::-1])]))
+
+
+def _rate(score: Callable[[], Any], images: int, seconds: float) -> float:
+    score()
+    done, start = 0, time.perf_counter()
+    while not done or time.perf_counter() - start < seconds:
+        score()
+        done += images
+    return done / (time.perf_counter() - start)
+
+
+def _onnx_file(bundle: Bundle) -> Path:
+    """The bundle's graph, written once."""
+    path = _folder(bundle) / "model.onnx"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(to_onnx(program(bundle)).SerializeToString())
+    return path
+
+
+def _folder(bundle: Bundle) -> Path:
+    """Where what is made of this very bundle is kept."""
+    root = Path(os.environ.get("LENEXT_CACHE") or "~/.cache/lenext").expanduser()
+    return root / "engines" / bundle.sha256[:16]
+
+
+def _choice(bundle: Bundle, batch_size: int) -> Path:
+    return _folder(bundle) / f"choice-{_machine()}-{batch_size}.json"
+
+
+def _machine() -> str:
+    """The machine and its software, in a few letters."""
+    libraries = [name for name in ("torch", "onnxruntime", "openvino") if importlib.util.find_spec(name)]
+    facts = [environment()["machine"]["processor"], torch.get_num_threads(), *map(version, libraries)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def _require(*libraries: str) -> None:
+    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"needs {', '.join(missing)}: pip install 'lenext[export]'")
+
+
+def _must_multiply_bf16() -> None:
+    if not multiplies_bf16(torch.device("cpu")):
+        raise UsageError("this processor does not multiply bfloat16")

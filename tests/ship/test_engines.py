@@ -1,0 +1,75 @@
+"""Whatever computes the scores, the answers are the same; the fastest is found out and remembered."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lenext.bench import bench_bundle
+from lenext.costing.device import multiplies_bf16
+from lenext.data import Dataset
+from lenext.errors import UsageError
+from lenext.run import Result
+from lenext.ship import engines
+from lenext.ship.bundle import Bundle, load
+
+
+@pytest.fixture
+def bundle(run: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setenv("LENEXT_CACHE", str(tmp_path / "cache"))
+    return load(run.bundle)
+
+
+def test_every_engine_answers_as_torch_does(bundle: Bundle, digits: Dataset) -> None:
+    images = digits.test.images[:70]  # more than an engine gets at a time
+    expected = bundle.answer([""] * 70, images)
+    for name in engines.ENGINES:
+        if "bf16" in name and not multiplies_bf16(torch.device("cpu")):
+            with pytest.raises(UsageError, match="does not multiply bfloat16"):
+                engines.with_engine(bundle, name)
+            continue
+        other = engines.with_engine(bundle, name)
+        found = other.answer([""] * 70, images)
+        within = 2e-2 if "bf16" in name else 1e-4
+        np.testing.assert_allclose(
+            [a.probabilities for a in found], [a.probabilities for a in expected], atol=within, err_msg=name
+        )
+        assert other.scores(images[:0]).shape == (0, 10)
+
+
+def test_the_fastest_is_measured_once(run: Result, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = engines.fastest(bundle, batch_size=4)
+    assert choice.engine == max(choice.images_per_second, key=choice.images_per_second.__getitem__)
+    assert {"torch", "onnxruntime", "openvino"} <= {*choice.images_per_second}
+    assert {*choice.images_per_second} | {*choice.left_out} == {*engines.ENGINES}
+    monkeypatch.setattr(engines, "measure", None)
+    assert engines.fastest(load(run.bundle), batch_size=4) == choice
+    measured = bench_bundle(str(run.bundle), batch_size=4, repeats=1, seconds=0.01)
+    assert (measured.engine, measured.engines) == (choice.engine, choice.images_per_second)
+    assert measured.images_per_second > 0
+
+
+def test_an_engine_that_predicts_otherwise_takes_no_part(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shifted(of: Bundle) -> engines.Scores:
+        return lambda images: of.scores(np.roll(images, 1, axis=2))  # as a preprocessing that is off by a pixel
+
+    def random(of: Bundle) -> engines.Scores:
+        return lambda images: np.random.default_rng(0).normal(size=(len(images), 10)).astype(np.float32)
+
+    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.ENGINES["torch"], "shifted": shifted, "random": random})
+    choice = engines.measure(bundle, batch_size=2)
+    assert [*choice.images_per_second] == ["torch"]
+    assert all("probabilities differ by" in reason for reason in choice.left_out.values())
+    assert len(choice.left_out) == 2
+
+
+def test_what_no_engine_is_called_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="engine: given 'tensorrt', accepted: torch, torch_bf16, onnxruntime"):
+        engines.with_engine(bundle, "tensorrt")
+
+
+def test_another_bundle_is_another_file(run: Result, svm_run: Result, tmp_path: Path) -> None:
+    bundle = load(run.bundle)
+    assert load(bundle.save(tmp_path / "copy.lenext")).sha256 == bundle.sha256
+    assert load(svm_run.bundle).sha256 != bundle.sha256
