@@ -1,6 +1,7 @@
 """Wrong labels are found: digits of which we know what they are, some of them labelled otherwise."""
 
 import csv
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import lenext
+from lenext.cli import main
 from lenext.data import open_source
 from lenext.doubts import Doubts, check_labels
 from lenext.errors import UsageError
@@ -104,13 +106,19 @@ def test_the_page_shows_them(found: Doubts) -> None:
     assert "http" not in page.replace("http://www.w3.org", "").split("<main>")[1].split("</main>")[0]
 
 
-def test_it_goes_on_where_it_was_stopped(flipped: Flipped, found: Doubts) -> None:
+def test_it_goes_on_where_it_was_stopped(
+    flipped: Flipped, found: Doubts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         check_labels(flipped.data, flipped.run, observer=Told("part 4"))
-    told = Told()
-    again = check_labels(flipped.data, flipped.run, observer=told)
-    assert sum("fitting on" in stage for stage in told.stages) == 2  # parts 4 and 5
-    assert again.summary["listed"] == found.summary["listed"]
+    monkeypatch.setattr("lenext.cli.progress.is_terminal", lambda: False)
+    with pytest.raises(SystemExit) as left:
+        main(["check", flipped.data, "--labels", str(flipped.run), "--json"])
+    out, err = capsys.readouterr()
+    assert (left.value.code, err.count("fitting on")) == (0, 2)  # parts 4 and 5
+    document = json.loads(out)
+    assert document["images"] == IMAGES
+    assert document["labels"]["listed"] == found.summary["listed"]
 
 
 def test_other_labels_are_judged_by_models_trained_on_them(flipped: Flipped) -> None:

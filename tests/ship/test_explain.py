@@ -35,6 +35,12 @@ Image = NDArray[np.uint8]
 CLASSES = tuple("abcdefg")
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Networks have the same weights each time."""
+    torch.manual_seed(0)
+
+
 def picture(size: int, channels: int = 3) -> Image:
     """One of the stamps."""
     settings = Preprocess(size=size, channels=3 if channels == 3 else 1)
@@ -79,13 +85,15 @@ def check(evidence: NDArray[np.float32], cam: Tensor) -> None:
 
 
 def compare(bundle: Bundle, image: Image, book: nn.Module, layer: nn.Module) -> None:
-    """Of the likeliest class and of the unlikeliest."""
-    scores = bundle.scores(image[None])[0]
-    for label in (int(scores.argmax()), int(scores.argmin())):
-        found = explain(bundle, image, CLASSES[label])
-        assert (found.method, found.label) == ("Grad-CAM", CLASSES[label])
+    """Of the first classes, until there is one that something speaks for."""
+    for label, name in enumerate(CLASSES):
+        found = explain(bundle, image, name)
+        assert (found.method, found.label) == ("Grad-CAM", name)
         check(found.evidence, grad_cam(book, layer, normal(image), label))
-    assert explain(bundle, image).heat.max() == 1
+        if found.evidence.any():
+            assert found.heat.max() == 1
+            return
+    raise AssertionError("nothing speaks for any class")
 
 
 def by_the_book(network: nn.Module) -> nn.Module:
@@ -118,7 +126,7 @@ def test_grad_cam_is_that_of_torchvisions_network(name: str, layer: str, make: C
         ("vgg11_bn", "features.20", 28),  # the last block sees one pixel
         ("googlenet", "inception5b", 32),
         ("googlenet", "inception4e", 64),  # the last blocks see 2 × 2
-        ("inception_v4", "features.21", 48),
+        ("inception_v4", "features.21", 32),
         ("resnet20", "layer3", 32),
         ("resnext29_2x8d", "layer3", 28),
         ("resnet9", "2", 28),
