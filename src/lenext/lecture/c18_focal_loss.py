@@ -113,5 +113,5 @@ CLAIM = Claim(
     f"Holds if focal loss is more accurate on the test images than {PLAIN} by its whole interval, fails if the "
     "interval has no part above nothing. What class weights and balanced sampling do is told, and decides nothing.",
     study,
-    minutes=8,
+    minutes=6,
 )

@@ -114,7 +114,7 @@ def write_predictions(
     than this process are `processes(2)` or `lenext.cluster.predictors(2)`; `progress` is called with the number of
     pictures done. What was begun with the same arguments and stopped is continued; a finished file is replaced. Raises
     UsageError for a name with another ending and where something else was begun there; DataError where the bundle or
-    paths cannot be used, the pictures are no longer those of before, or a file cannot be written; Interrupted on Ctrl-C.
+    paths cannot be used, the pictures are not those of before, or a file cannot be written; Interrupted on Ctrl-C.
     """
     out, bundle = Path(out), Path(bundle)
     paths = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
