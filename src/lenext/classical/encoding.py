@@ -62,22 +62,32 @@ def encode(patches: Patches, vocabulary: Vocabulary, encoding: Encoding) -> Tens
 
 def encode_in(cells: Cells, patches: Patches, vocabulary: Vocabulary, encoding: Encoding) -> Tensor:
     """What `encode` gives, of all images at once and in `cells` that are known: a function of tensors alone."""
-    described = vocabulary.describe(patches)
-    shares = _assign(vocabulary.scores(described.flatten(0, 1)), encoding)
-    shares = shares.view(*described.shape[:2], len(vocabulary.words))
-    # What each patch weighs in each cell, [N, C, P]: 1 / patches in the cell
-    weights = (cells.inside & patches.valid[:, None]).float()
-    weights /= weights.sum(2, keepdim=True).clamp(min=1)
-    found = torch.bmm(weights, shares)
+    counts, found = _pooled(cells, patches, vocabulary, encoding)
     if encoding.kind == "vlad":
-        found = _vlad(found, _sums(shares, described, weights, cells), vocabulary)
-    elif encoding.kind == "fisher":
-        features = torch.cat([described, described.square()], dim=2)
-        found = _fisher(found, _sums(shares, features, weights, cells), vocabulary)
+        found = _of_length_1(found, counts)
     found = found.flatten(1)
     if encoding.power != 1:
         found = found.abs().pow_(encoding.power).mul_(found.sign())
     return F.normalize(found, dim=1)
+
+
+def votes(patches: Patches, vocabulary: Vocabulary, encoding: Encoding, direction: Tensor) -> Tensor:
+    """What each patch adds to the product of its image's vector with `direction` float32 [E]: float32 [N, P].
+
+    Before powers and lengths are taken a number of the vector is a sum over the patches; its share of the product is
+    shared out among them as they share in that sum (Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier
+    Decisions by Layer-Wise Relevance Propagation, 2015, for bags of words). So the votes of an image add up to the
+    product, and patches that point the other way than their sum vote against it.
+    """
+    vectors = encode(patches, vocabulary, encoding)
+    voices = patches.valid.float().requires_grad_()
+    with torch.enable_grad():
+        cells = cells_of(patches.places, encoding.pyramid)
+        sums = _pooled(cells, patches, vocabulary, encoding, voices)[1].flatten(1)
+        shares = torch.where(sums == 0, 0, vectors * direction / sums).detach()
+        # The sums are linear in the voices: the gradient is what each of them adds
+        (found,) = torch.autograd.grad((shares * sums).sum(), voices)
+    return found
 
 
 def nearest_words(patches: Patches, vocabulary: Vocabulary) -> Tensor:
@@ -125,6 +135,31 @@ def _chunks(patches: Patches, vocabulary: Vocabulary) -> Iterator[tuple[slice, P
         yield images, Patches(patches.values[images], places, patches.valid[images])
 
 
+def _pooled(
+    cells: Cells, patches: Patches, vocabulary: Vocabulary, encoding: Encoding, voices: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sums over patches, cell by cell: how much of them each word has, [N, C, K], and what the encoding is made of.
+
+    That is the same again; the differences from the words, [N, C, K, d']; or the gradients, [N, C, K, 2 d']. With
+    `voices` [N, P] a patch counts so many times, in a cell that is as full as without.
+    """
+    described = vocabulary.describe(patches)
+    shares = _assign(vocabulary.scores(described.flatten(0, 1)), encoding)
+    shares = shares.view(*described.shape[:2], len(vocabulary.words))
+    # What each patch weighs in each cell, [N, C, P]: 1 / patches in the cell
+    weights = (cells.inside & patches.valid[:, None]).float()
+    weights /= weights.sum(2, keepdim=True).clamp(min=1)
+    if voices is not None:
+        weights = weights * voices[:, None]
+    counts = torch.bmm(weights, shares)
+    if encoding.kind == "vlad":
+        return counts, _sums(shares, described, weights, cells) - counts[..., None] * vocabulary.words
+    if encoding.kind == "fisher":
+        features = torch.cat([described, described.square()], dim=2)
+        return counts, _fisher(counts, _sums(shares, features, weights, cells), vocabulary)
+    return counts, counts
+
+
 def _assign(scores: Tensor, encoding: Encoding) -> Tensor:
     """How much of each patch belongs to each word, [M, K], of scores [M, K]: rows of sum 1."""
     if encoding.kind == "fisher":
@@ -159,10 +194,9 @@ def _sums(shares: Tensor, features: Tensor, weights: Tensor, cells: Cells) -> Te
     return torch.stack(sums, dim=1)
 
 
-def _vlad(counts: Tensor, sums: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Differences from the words, each at length 1: [N, C, K, d'] of counts [N, C, K] and sums [N, C, K, d']."""
+def _of_length_1(differences: Tensor, counts: Tensor) -> Tensor:
+    """Differences from the words [N, C, K, d'], each at length 1, of words that have `counts` [N, C, K] of patches."""
     counts = counts[..., None]
-    differences = sums - counts * vocabulary.words
     lengths = torch.maximum(torch.linalg.vector_norm(differences, dim=3, keepdim=True), _ROUNDING * counts)
     return differences / torch.where(counts > 0, lengths, 1)
 

@@ -9,7 +9,21 @@ from typing import Any
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-from lenext.cli import bench, check, compare, cost, export, lecture, models, pack, predict, report, resume, train
+from lenext.cli import (
+    bench,
+    check,
+    compare,
+    cost,
+    explain,
+    export,
+    lecture,
+    models,
+    pack,
+    predict,
+    report,
+    resume,
+    train,
+)
 from lenext.cli import eval as judge
 from lenext.cli.console import complain, print_json
 from lenext.errors import DataError, Interrupted, LenextError, OutOfMemoryError, UsageError
@@ -22,6 +36,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "compare": compare.compare,
     "eval": judge.evaluate,
     "predict": predict.predict,
+    "explain": explain.explain,
     "export": export.export,
     "report": report.report,
     "models": models.models,

@@ -28,7 +28,7 @@ class Layout:
 
     length: int  # numbers that describe a patch; of hog, the image
     patches: int  # of an image, at most
-    places: Tensor | None  # float32 [P, 3], as in `Patches`; None: up to the image
+    places: Tensor | None  # float32 [P, 3], as in `Patches`, of hog of its blocks; None: up to the image
     macs: int  # multiply-adds per image; at keypoints about, of an image with as many as are allowed
 
 
@@ -41,7 +41,7 @@ def layout(settings: Descriptors, size: int, channels: int) -> Layout:
     side = settings.side or size
     if settings.kind == "hog":
         macs = planes.resizing_macs(size, side, channels) + oriented.macs(side, settings)
-        return Layout(oriented.length(side, settings), 1, None, macs)
+        return Layout(oriented.length(side, settings), 1, oriented.places(side, settings), macs)
     if settings.kind == "surf":
         keypoints.check_colour(settings)
         macs = planes.resizing_macs(size, side, channels) + keypoints.surf_macs(side, settings)

@@ -47,11 +47,7 @@ def grids(side: int, settings: Descriptors) -> list[pooling.Grid]:
 
 def places(side: int, settings: Descriptors) -> Tensor:
     """Where the patches lie, size by size, row by row: float32 [P, 3], as in `Patches`."""
-    rows = []
-    for grid in grids(side, settings):
-        y, x = torch.meshgrid(grid.centres(), grid.centres(), indexing="ij")
-        rows.append(torch.stack([x, y, torch.full_like(x, grid.window)], dim=2).view(-1, 3) / side)
-    return torch.cat(rows)
+    return pooling.places(grids(side, settings), side)
 
 
 def macs(side: int, number: int, settings: Descriptors) -> int:

@@ -45,6 +45,11 @@ def grids(side: int, settings: Descriptors) -> list[pooling.Grid]:
     return pooling.grids(side, settings.bins, bins=CELLS)
 
 
+def places(side: int, settings: Descriptors) -> Tensor:
+    """Where the blocks lie, in the order of their numbers: float32 [blocks, 3], as in `Patches`."""
+    return pooling.places(grids(side, settings), side)
+
+
 def length(side: int, settings: Descriptors) -> int:
     """How many numbers describe an image."""
     return sum(grid.n**2 for grid in grids(side, settings)) * CELLS * CELLS * DIRECTIONS

@@ -58,6 +58,15 @@ def grids(side: int, sizes: tuple[int, ...], *, bins: int, step: int | None = No
     return found
 
 
+def places(grids: list[Grid], side: int) -> Tensor:
+    """Where the windows lie in an image of `side` pixels, grid by grid, row by row: float32 [P, 3], as in `Patches`."""
+    rows = []
+    for grid in grids:
+        y, x = torch.meshgrid(grid.centres(), grid.centres(), indexing="ij")
+        rows.append(torch.stack([x, y, torch.full_like(x, grid.window)], dim=2).view(-1, 3) / side)
+    return torch.cat(rows)
+
+
 @functools.lru_cache(maxsize=32)
 def matrices(grid: Grid, side: int, *, deviation: float, within: float) -> list[Part]:
     """What gathers the pixels of a row, or of a column, into the bins of the windows there.
