@@ -203,14 +203,19 @@ def _plain(image: Image.Image, background: int) -> Image.Image:
         if image.mode == "La":
             image = image.convert("LA")
         if image.has_transparency_data:
-            layer = image.convert("RGBA")
+            layer = _in(image, "RGBA")
             colour = layer.convert("L" if gray else "RGB")
             plain = Image.new(colour.mode, image.size, background if gray else (background,) * 3)
             plain.paste(colour, mask=layer.getchannel("A"))
         else:
-            plain = image.convert("L" if gray else "RGB")
+            plain = _in(image, "L" if gray else "RGB")
     plain.info["orientation"] = _orientation(image)
     return plain
+
+
+def _in(image: Image.Image, mode: str) -> Image.Image:
+    """`image` in that mode; not a copy where it is, which of the largest pictures would take 400 MB."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _from_16_bits(image: Image.Image, background: int) -> Image.Image:
@@ -252,7 +257,7 @@ def _scaled(size: tuple[int, int], settings: Preprocess) -> tuple[int, int]:
 
 def _place(image: Image.Image, settings: Preprocess) -> Pixels:
     """An "L" or "RGB" image in the model's square: uint8 [size, size, channels]."""
-    image = image.convert("L" if settings.channels == 1 else "RGB")
+    image = _in(image, "L" if settings.channels == 1 else "RGB")
     size, (width, height) = settings.size, image.size
     resampling = _RESAMPLING[settings.interpolation]
     if settings.fit == "pad":
