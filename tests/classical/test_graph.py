@@ -24,7 +24,6 @@ RUNGS = {
     "pixels": ("svm_linear", {}),
     "pixels, RBF": ("svm_rbf", {"svm": {"gamma": 1.0}}),
     "HOG, a map for χ²": ("hog_svm", {"svm": {"kernel": "chi2", "exact": 10}}),
-    "words": ("bow_sift", {"codebook": WORDS, "svm": {"kernel": "exp_chi2", "gamma": 1.0}}),
     "words, hard": (
         "bow_sift",
         {"codebook": WORDS, "encoding": {"kind": "hard"}, "descriptors": PLAIN, "svm": {"kernel": "intersection"}},
@@ -32,12 +31,16 @@ RUNGS = {
     "VLAD": ("vlad_sift", {"codebook": REDUCED, "encoding": {"pyramid": (1, 2)}, "descriptors": ONE_SIZE}),
     "Fisher vector": ("fisher_sift", {"codebook": REDUCED, "descriptors": ONE_SIZE}),
 }
-IN_OPENVINO = ("pixels, RBF", "words, hard", "VLAD")
+IN_OPENVINO = ("pixels, RBF", "words, hard")
 IN_COLOUR = {
     "HOG": ("hog_svm", {}),
-    "words": (
+    "words, softly": (
         "bow_sift",
-        {"codebook": WORDS, "descriptors": {"colour": "opponent", "bins": (4,), "step": 8}, "svm": {"kernel": "chi2"}},
+        {
+            "codebook": WORDS,
+            "descriptors": {"colour": "opponent", "bins": (4, 6), "step": 8},
+            "svm": {"kernel": "exp_chi2", "gamma": 1.0},
+        },
     ),
 }
 

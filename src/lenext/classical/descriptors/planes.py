@@ -13,16 +13,8 @@ from torch import Tensor
 from lenext.errors import UsageError
 from lenext.spec import Descriptors
 
-# Rows are planes, columns are red, green and blue. Opponent colours: van de Sande, Gevers and Snoek, Evaluating Color
-# Descriptors for Object and Scene Recognition, 2010, section 2.2. Luminance: ITU-R BT.601, as in OpenCV and Pillow.
-_COLOURS = {
-    "luminance": ((0.299, 0.587, 0.114),),
-    "opponent": (
-        (1 / math.sqrt(2), -1 / math.sqrt(2), 0.0),
-        (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)),
-        (1 / math.sqrt(3), 1 / math.sqrt(3), 1 / math.sqrt(3)),
-    ),
-}
+_PLANES = {"luminance": 1, "opponent": 3}
+_LUMINANCE = ((0.299, 0.587, 0.114),)  # of red, green and blue: ITU-R BT.601, as in OpenCV and Pillow
 
 
 def count(settings: Descriptors, channels: int) -> int:
@@ -35,7 +27,7 @@ def count(settings: Descriptors, channels: int) -> int:
             f"descriptors.colour: given {settings.colour!r}, accepted: luminance, as the images are gray "
             "(data.channels=3 reads them in colour)"
         )
-    return len(_COLOURS[settings.colour])
+    return _PLANES[settings.colour]
 
 
 def pixels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
@@ -64,8 +56,20 @@ def resizer(given: int, side: int, device: torch.device | str = "cpu") -> Callab
 
 
 def planes(x: Tensor, colour: str) -> Tensor:
-    """`pixels` [S, N, C, S] as planes of luminance or opponent colours, float32 [S, N, 1 or 3, S]."""
-    return x if x.shape[2] == 1 else torch.einsum("pc,rncs->rnps", x.new_tensor(_COLOURS[colour]), x)
+    """`pixels` [S, N, C, S] as planes of luminance or opponent colours, float32 [S, N, 1 or 3, S].
+
+    Opponent colours: van de Sande, Gevers and Snoek, Evaluating Color Descriptors for Object and Scene Recognition,
+    2010, section 2.2.
+    """
+    if x.shape[2] == 1:
+        return x
+    if colour == "luminance":
+        return torch.einsum("pc,rncs->rnps", x.new_tensor(_LUMINANCE), x)
+    red, green, blue = x[:, :, 0], x[:, :, 1], x[:, :, 2]
+    # Differences first: gray has no colour at all then, whatever computes it. As a product with a matrix some engines
+    # leave a hundred-thousandth of it, the root of which shows
+    colours = [(red - green) / math.sqrt(2), (red - blue + (green - blue)) / math.sqrt(6)]
+    return torch.stack([*colours, (red + green + blue) / math.sqrt(3)], dim=2)
 
 
 def gradients(rows: Tensor) -> tuple[Tensor, Tensor]:
