@@ -22,6 +22,7 @@ from lenext.cli import (
     predict,
     report,
     resume,
+    serve,
     train,
 )
 from lenext.cli import eval as judge
@@ -38,6 +39,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "explain": explain.explain,
     "export": export.export,
+    "serve": serve.serve,
     "report": report.report,
     "models": models.models,
     "cost": cost.cost,
