@@ -112,12 +112,9 @@ def folded(of: ExportedProgram) -> GraphModule:
     return module
 
 
-def _value(module: GraphModule, node: Node | None) -> Tensor | None:
-    """The tensor that a node of `module` stands for."""
-    if node is None:
-        return None
-    value: Tensor = attrgetter(node.target)(module)
-    return value
+def _value(module: GraphModule, node: Node | None) -> Any:
+    """The tensor that a node of `module` stands for; None of None."""
+    return None if node is None else attrgetter(str(node.target))(module)
 
 
 def _constant(module: GraphModule, of: Node, value: Tensor) -> Node:
