@@ -15,20 +15,37 @@ if TYPE_CHECKING:
     from lenext.comparison import compare
     from lenext.data.check import check
     from lenext.data.pack import pack
+    from lenext.doubts import check_labels
     from lenext.ladder import add_rung, cost
     from lenext.models import build
     from lenext.run import resume, train
     from lenext.ship.bundle import load
+    from lenext.ship.explain import explain
     from lenext.ship.pretrained import pretrained
 
-__all__ = ["add_rung", "build", "check", "compare", "cost", "load", "pack", "pretrained", "resume", "train"]
+__all__ = [
+    "add_rung",
+    "build",
+    "check",
+    "check_labels",
+    "compare",
+    "cost",
+    "explain",
+    "load",
+    "pack",
+    "pretrained",
+    "resume",
+    "train",
+]
 
 _HOMES = {
     "add_rung": "lenext.ladder",
     "build": "lenext.models",
     "check": "lenext.data.check",
+    "check_labels": "lenext.doubts",
     "compare": "lenext.comparison",
     "cost": "lenext.ladder",
+    "explain": "lenext.ship.explain",
     "load": "lenext.ship.bundle",
     "pack": "lenext.data.pack",
     "pretrained": "lenext.ship.pretrained",

@@ -144,8 +144,8 @@ def bench_bundle(
         size=shape.size,
         channels=shape.channels,
         engine=name,
-        engines=choice and choice.images_per_second,
-        left_out=choice and choice.left_out,
+        engines=choice.images_per_second if choice else None,
+        left_out=choice.left_out if choice else None,
     )
 
 

@@ -1,7 +1,6 @@
 """The classifier: bytes in, scores out. A network and an SVM are both classifiers; nobody downstream asks which."""
 
 import functools
-from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -89,25 +88,25 @@ class ConvNet(nn.Module):
         Of the logits, as the result is logits again for a loss, a temperature, an exported graph; the mean of
         probabilities chooses no better (benchmarks/results/resnet9_search.json has both).
         """
-        # A permuted view of bytes in this order is channels-last already: nothing is copied
-        normal = (images.permute(0, 3, 1, 2).float() - self.mean[:, None, None]) / self.std[:, None, None]
+        normal = self.normalised(images)
         logits: Tensor = self.network(normal)
         if self.training:
             return logits
         if self.mirror or self.shift:
-            others = [self.network(view) for view in self._other_views(normal)]
+            others = [self.network(seen(normal, *look)) for look in self.looks[1:]]
             logits = torch.stack([logits, *others]).mean(0)
         return logits * self.scale
 
-    def _other_views(self, normal: Tensor) -> Iterator[Tensor]:
-        """Of images float32 [N, C, H, W]: mirrored, and moved up and down, where the mean colour comes in."""
-        if self.mirror:
-            yield normal.flip(3)
-        for rows in (-self.shift, self.shift) if self.shift else ():
-            moved = F.pad(normal, (0, 0, rows, -rows))
-            yield moved
-            if self.mirror:
-                yield moved.flip(3)
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images uint8 [N, H, W, C] as the network takes them, float32 [N, C, H, W]."""
+        # A permuted view of bytes in this order is channels-last already: nothing is copied
+        return (images.permute(0, 3, 1, 2).float() - self.mean[:, None, None]) / self.std[:, None, None]
+
+    @property
+    def looks(self) -> list[tuple[bool, int]]:
+        """The views of an image, as it is the first: whether it is mirrored, and how many rows it is moved down."""
+        rows = (0, -self.shift, self.shift) if self.shift else (0,)
+        return [(mirrored, down) for down in rows for mirrored in ((False, True) if self.mirror else (False,))]
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 [N, H, W, C] to scores float32 [N, K], in float32 and in batches of bounded size."""
@@ -132,6 +131,16 @@ class ConvNet(nn.Module):
                 weight = module.weight.detach().float().cpu()
                 return weight.view(-1, channels, size, size).permute(0, 2, 3, 1).numpy()
         return None
+
+
+def seen(maps: Tensor, mirrored: bool, down: int) -> Tensor:  # noqa: FBT001 (the two of a look)
+    """Maps float [N, C, H, W] mirrored or not and moved `down` rows, where zeros come in: of images the mean colour.
+
+    ``seen(maps, mirrored, -down)`` turns what was seen in the view back to where it is in the image.
+    """
+    if down:
+        maps = F.pad(maps, (0, 0, down, -down))
+    return maps.flip(3) if mirrored else maps
 
 
 def pixel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
 from lenext.classical.codebook import learn
-from lenext.classical.encoding import encode, encoded_size, encoding_macs, nearest_words
+from lenext.classical.encoding import encode, encoded_size, encoding_macs, nearest_words, votes
 from lenext.classical.patches import Patches
 from lenext.errors import DataError
 from lenext.spec import Codebook, Encoding
@@ -177,6 +177,35 @@ def test_an_image_does_not_depend_on_the_others(patches, vocabularies, kind):
                 tolerance = (1e-5 if kind == "fisher" else 1e-6) if power == 1 else 1e-3
                 assert torch.allclose(encoded[image], alone[0], atol=tolerance)
     assert encode(some(many, slice(0)), vocabularies[kind], encoding).shape == (0, encoded.shape[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_votes_add_up_and_the_order_of_patches_does_not_matter(patches, vocabularies, kind, power):
+    encoding, images = Encoding(kind=kind, pyramid=(1, 2), power=power), some(patches, slice(40))
+    vectors = encode(images, vocabularies[kind], encoding)
+    direction = torch.randn(vectors.shape[1], generator=torch.Generator().manual_seed(0))
+    found = votes(images, vocabularies[kind], encoding, direction)
+    assert found.shape == (40, 25)
+    assert found.sum(1).numpy() == pytest.approx((vectors @ direction).numpy(), abs=5e-3)
+    assert (found[~images.valid] == 0).all()
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(1))
+    shuffled = Patches(images.values[:, order], images.places[:, order], images.valid[:, order])
+    again = votes(shuffled, vocabularies[kind], encoding, direction)
+    assert torch.allclose(again, found[:, order], atol=2e-3 * float(found.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "fisher"])
+def test_a_vote_is_a_patchs_own_part_of_the_sum(patches, vocabularies, kind):
+    """Where no powers are taken, by the formulae: the part of each patch, over the length of them all."""
+    encoding, vocabulary = Encoding(kind=kind, softness=8.0, pyramid=(1,), power=1.0), vocabularies[kind]
+    direction = torch.randn(encoded_size(vocabulary, encoding), generator=torch.Generator().manual_seed(0))
+    found = votes(some(patches, slice(10)), vocabulary, encoding, direction).numpy()
+    for image in range(10):
+        points = valid_points(patches, vocabulary, image)
+        alone = np.stack([directly(point[None], vocabulary, encoding) for point in points]) / len(points)
+        expected = alone @ direction.double().numpy() / np.linalg.norm(alone.sum(0))
+        assert found[image][patches.valid[image]] == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -76,7 +76,7 @@ def one_line(err: str) -> str:
 # ---- the verbs and their options: whoever changes these, changes what users type ----
 
 FROZEN = {
-    "check": ["--debug", "--json", "--max-bad"],
+    "check": ["--debug", "--json", "--labels", "--max-bad"],
     "pack": ["--debug", "--encoding", "--json", "--max-bad", "--out", "--quality", "--side"],
     "train": [
         "--budget",
@@ -113,7 +113,24 @@ FROZEN = {
         "--workers",
     ],
     "eval": ["--debug", "--goldens", "--json", "--split"],
-    "predict": ["--abstain", "--csv", "--debug", "--json", "--out", "--ray", "--workers"],
+    "predict": ["--abstain", "--csv", "--debug", "--engine", "--json", "--out", "--ray", "--workers"],
+    "explain": ["--class", "--debug", "--json", "--out"],
+    "export": ["--abstain", "--data", "--debug", "--int8", "--json", "--max-drop", "--out", "--to"],
+    "serve": [
+        "--abstain",
+        "--api-key",
+        "--batch",
+        "--debug",
+        "--engine",
+        "--host",
+        "--json",
+        "--max-file",
+        "--max-pixels",
+        "--max-request",
+        "--port",
+        "--queue",
+        "--timeout",
+    ],
     "report": ["--debug", "--json"],
     "models": ["--debug", "--json"],
     "cost": [
@@ -142,6 +159,7 @@ FROZEN = {
         "--classes",
         "--config",
         "--debug",
+        "--engine",
         "--json",
         "--repeats",
         "--seconds",
@@ -253,6 +271,8 @@ WRONG: dict[str, tuple[int, str]] = {
     "eval none.lenext digits --split some": (2, "--split"),
     "predict none.lenext x.png": (3, "none.lenext: no such file"),
     "predict none.lenext": (2, "no pictures given"),
+    "explain none.lenext": (2, "no pictures given"),
+    "check digits --labels nowhere": (2, "nowhere is not a run's folder"),
     "models more": (2, "one argument too many: more"),
     "bench": (2, "WHAT"),
     "bench run lenet": (2, 'Choose from: "train", "infer", "data"'),
@@ -596,6 +616,42 @@ def test_predict_prints_one_document_with_bad_files_too(cli: Cli, run: Result, p
     assert document["classes"] == list("0123456789")
     assert [p["error"] for p in document["predictions"]] == [None, None, "zero bytes"]
     assert sum(document["predictions"][0]["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_explain_writes_a_picture_for_each_and_goes_on_after_a_bad_file(
+    cli: Cli, run: Result, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "some" / "explained"
+    code, printed, err = cli("explain", run.bundle, pictures, "--out", out)
+    rows = [line.split("\t") for line in printed.splitlines()]
+    assert code == 3
+    assert "1 of 3 pictures cannot be read; the rest are explained" in one_line(err)
+    assert [Path(row[3]) for row in rows] == sorted(out.glob("*.png"))
+    assert [row[:3] for row in rows] == [
+        line.split("\t") for line in cli("predict", run.bundle, pictures).out.splitlines()
+    ]
+    for row in rows:
+        with Image.open(row[3]) as overlay:
+            assert (overlay.mode, overlay.size) == ("RGB", (224, 224))
+
+
+def test_explain_overwrites_nothing_and_tells_names_apart(
+    cli: Cli, run: Result, pictures: Path, tmp_path: Path
+) -> None:
+    first = sorted(path for path in pictures.iterdir() if path.stat().st_size)[0]
+    twin = tmp_path / "other" / first.name
+    twin.parent.mkdir()
+    twin.write_bytes(first.read_bytes())
+    before = first.read_bytes()
+    output = cli("explain", run.bundle, first, twin, "--class", "3", "--out", first.parent, "--json")
+    rows = output.document["explanations"]
+    assert output.code == 0
+    assert len({row["overlay"] for row in rows}) == 2
+    assert first.read_bytes() == before
+    assert {row["class"] for row in rows} == {"3"}
+    assert {row["method"] for row in rows} == {"Grad-CAM"}
+    assert all(Path(row["overlay"]).is_file() and row["probability"] >= row["class_probability"] for row in rows)
+    assert cli("explain", run.bundle, first, "--class", "three").code == 2
 
 
 def test_predict_writes_a_table(cli: Cli, run: Result, pictures: Path, tmp_path: Path) -> None:

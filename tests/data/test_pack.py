@@ -206,6 +206,22 @@ def test_lazy_images_are_read_as_an_array_is(photos, tmp_path):
         lazy[len(array)]
 
 
+def test_all_images_of_the_three_parts_and_some_of_them(photos, tmp_path):
+    pack(str(photos), tmp_path / "a.pack")
+    lazy = prepare(Data(str(tmp_path / "a.pack"), size=32))
+    eager = prepare(Data(str(photos), size=32))
+    parts = (eager.train, eager.val, eager.test)
+    rows = np.array([5, 100, 0, 118])
+    for whole in (lazy.whole(), eager.whole()):
+        assert [Path(path).name for path in whole.paths] == [Path(path).name for part in parts for path in part.paths]
+        assert (whole.images[:] == np.concatenate([part.images for part in parts])).all()
+        some = whole.of(rows)
+        assert isinstance(some.images, LazyImages) == isinstance(whole.images, LazyImages)
+        assert (some.images[:] == whole.images[:][rows]).all()
+        assert (some.labels == whole.labels[rows]).all()
+        assert (some.paths, some.sha256) == ([whole.paths[i] for i in rows], [whole.sha256[i] for i in rows])
+
+
 @pytest.mark.parametrize("model", ["lenet_relu", "svm_linear"])
 def test_a_model_becomes_the_same_from_a_pack(photos, tmp_path, model):
     pack(str(photos), tmp_path / "a.pack")

@@ -301,6 +301,19 @@ def test_our_limit_rules_not_pillows():
     assert decode(saved(gradient(), "PNG"), max_pixels=2400).shape == (40, 60, 3)
 
 
+def test_a_jpeg_of_very_many_passes_is_refused():
+    file = saved(Image.new("RGB", (60, 40), "green"), "JPEG", progressive=True)
+    last = file[file.rindex(b"\xff\xda") : -2]
+    assert kind_of(file[:-2] + 1000 * last + b"\xff\xd9") == "unreadable"
+    assert np.array_equal(decode(file[:-2] + 20 * last + b"\xff\xd9"), decode(file))
+
+
+def test_what_only_looks_like_passes_does_not_count():
+    file = saved(gradient(), "JPEG", exif=b"Exif\0\0" + 200 * b"\xff\xda")  # as a preview may have
+    film = 1000 * b"\xff\xda"  # as cameras append one
+    assert np.array_equal(decode(file + film), decode(saved(gradient(), "JPEG")))
+
+
 def test_any_bytes_give_an_image_or_an_image_error():
     draw = random.Random(0)
     forms = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", "TGA", "SGI", "PCX", "QOI")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from lenext.data import split
+from lenext.data import folds, split
 from lenext.errors import DataError, UsageError
 
 
@@ -99,3 +99,31 @@ def test_shares_that_leave_nothing_are_refused(val, test):
 
 def test_nothing_is_held_out_for_shares_of_zero():
     assert split(["a", "b"], keys(2), None, val=0, test=0, seed=0) == ["train", "train"]
+
+
+def test_folds_hold_about_as_many_of_every_class():
+    labels = [str(label) for label in load_digits().target]
+    found = folds(labels, keys(len(labels)), None, number=5, seed=0)
+    for label, total in Counter(labels).items():
+        held = Counter(fold for fold, own in zip(found, labels, strict=True) if own == label)
+        assert sorted(held) == [0, 1, 2, 3, 4]
+        assert max(held.values()) - min(held.values()) <= 1
+        assert held.total() == total
+    sizes = Counter(found).values()
+    assert max(sizes) - min(sizes) <= 3
+
+
+def test_folds_keep_duplicates_and_groups_together_whatever_the_order():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(list("ab"), 200).tolist()
+    sha = [f"{i // 2 if i < 40 else i:064x}" for i in range(200)]
+    groups = [f"g{i // 7}" if i >= 100 else "" for i in range(200)]
+    found = folds(labels, sha, groups, number=4, seed=3)
+    for key in (sha, groups):
+        of_key = {}
+        for fold, value in zip(found, key, strict=True):
+            assert not value or of_key.setdefault(value, fold) == fold
+    order = rng.permutation(200)
+    again = folds(*([values[i] for i in order] for values in (labels, sha, groups)), number=4, seed=3)
+    assert again == [found[i] for i in order]
+    assert folds(labels, sha, groups, number=4, seed=4) != found

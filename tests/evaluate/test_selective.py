@@ -12,13 +12,13 @@ def images(n, seed=0):
     return confidence, rng.random(n) < confidence
 
 
-@pytest.mark.parametrize("precision", [0.9, 0.95, 0.98])
-def test_the_promise_is_kept_on_other_images(precision):
+@pytest.mark.parametrize(("precision", "n"), [(0.88, 2_000), (0.92, 2_000), (0.95, 10_000)])
+def test_the_promise_is_kept_on_other_images(precision, n):
     # As many answers as are right beyond a confidence are right in truth, which 2,000,000 images tell
     confidence, right = images(2_000_000, seed=1)
     broken = 0
     for seed in range(60):
-        least = least_confidence(*images(2_000, seed=100 + seed), precision)
+        least = least_confidence(*images(n, seed=100 + seed), precision)
         answered = confidence >= least
         broken += right[answered].mean() < precision
         assert answered.mean() > 0.05

@@ -1,19 +1,17 @@
-"""Run folders as a run leaves them, of real pictures and a real classifier, and one browser for all tests."""
+"""Run folders as a run leaves them, of real pictures and a real classifier, and their pages in a browser."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route
 from sklearn.datasets import load_digits
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from lenext.record import Record
 
-CHROMIUM = Path("/usr/bin/chromium")
 DIGITS = tuple("0123456789")
 
 
@@ -33,25 +31,6 @@ class Opened:
         else:
             self.complaints.append(f"asked the network for {route.request.url}")
             route.abort()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists() and not os.environ.get("CI"):
-        pytest.skip("no Chromium at /usr/bin/chromium; apt-get install chromium")
-    flags = (
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-    )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in flags])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from ladder_folder import COSTS, ERROR, LEFT_OUT, REASON, RUNGS, WINNER, write_ladder
 from PIL import Image
-from seen import CONTRASTS, COVERED, OVERFLOW
 
 from lenext.errors import UsageError
 from lenext.record import Record
 from lenext.report import report
+from seen import CONTRASTS, COVERED, OVERFLOW
 
 NAMES = [rung[0] for rung in RUNGS]
 NETWORKS = [rung[0] for rung in RUNGS if rung[5]]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from seen import CONTRASTS, OVERFLOW, brightness
 
 from lenext.errors import UsageError
 from lenext.record import Record
 from lenext.report import report
+from seen import CONTRASTS, OVERFLOW, brightness
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 

@@ -66,7 +66,7 @@ def test_pictures_of_something_else_are_unusual(result: Result, digits: Dataset,
     pictures = [*sorted(stamps.rglob("*.png"))[:40], tmp_path / "noise.png"]
     others = [answer.outlier for answer in bundle.predict(pictures)]
     assert all(outlier is not None for outlier in others)
-    assert np.median(np.array(others, float)) > 0.9
+    assert np.median(np.array(others, float)) > 0.75
 
 
 def test_a_bundle_without_validation_images_still_answers(result: Result, digits: Dataset, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ root by default: the second of five equal patches says less than the first), the
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,16 @@ from lenext.spec import Encoding
 
 _CHUNK = 2**20  # numbers that the patches of the images are spread over at a time: temporaries of a few MB
 _ROUNDING = 1e-4  # a mean difference from a word that is shorter is no direction; descriptors have length 1
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Which patches are in which of the C cells of a pyramid."""
+
+    inside: Tensor  # bool [N or 1, C, P]
+    # Of each cell the numbers int64 [p] of its patches, where all images have the same ones there: those of the others
+    # need not be multiplied by zero. None: all patches are looked at
+    patches: list[Tensor | None]
 
 
 def encode(patches: Patches, vocabulary: Vocabulary, encoding: Encoding) -> Tensor:
@@ -42,25 +53,41 @@ def encode(patches: Patches, vocabulary: Vocabulary, encoding: Encoding) -> Tens
     Raises DataError where the descriptors are not those that the vocabulary was learnt from.
     """
     vectors = patches.values.new_empty((len(patches.values), encoded_size(vocabulary, encoding)))
+    same = cells_of(patches.places, encoding.pyramid) if len(patches.places) == 1 else None
     for images, part in _chunks(patches, vocabulary):
-        described = vocabulary.describe(part)
-        shares = _assign(vocabulary.scores(described.flatten(0, 1)), encoding)
-        shares = shares.view(*described.shape[:2], len(vocabulary.words))
-        cells = _cells(part.places, encoding.pyramid)
-        # What each patch weighs in each cell, [N, C, P]: 1 / patches in the cell
-        weights = (cells & part.valid[:, None]).float()
-        weights /= weights.sum(2, keepdim=True).clamp(min=1)
-        found = torch.bmm(weights, shares)
-        if encoding.kind == "vlad":
-            found = _vlad(found, _sums(shares, described, weights, cells), vocabulary)
-        elif encoding.kind == "fisher":
-            features = torch.cat([described, described.square()], dim=2)
-            found = _fisher(found, _sums(shares, features, weights, cells), vocabulary)
-        found = found.flatten(1)
-        if encoding.power != 1:
-            found = torch.copysign(found.abs().pow_(encoding.power), found)
-        vectors[images] = F.normalize(found, dim=1)
+        cells = same or cells_of(part.places, encoding.pyramid)
+        vectors[images] = encode_in(cells, part, vocabulary, encoding)
     return vectors
+
+
+def encode_in(cells: Cells, patches: Patches, vocabulary: Vocabulary, encoding: Encoding) -> Tensor:
+    """What `encode` gives, of all images at once and in `cells` that are known: a function of tensors alone."""
+    counts, found = _pooled(cells, patches, vocabulary, encoding)
+    if encoding.kind == "vlad":
+        found = _of_length_1(found, counts)
+    found = found.flatten(1)
+    if encoding.power != 1:
+        found = found.abs().pow_(encoding.power).mul_(found.sign())
+    return F.normalize(found, dim=1)
+
+
+def votes(patches: Patches, vocabulary: Vocabulary, encoding: Encoding, direction: Tensor) -> Tensor:
+    """What each patch adds to the product of its image's vector with `direction` float32 [E]: float32 [N, P].
+
+    Before powers and lengths are taken a number of the vector is a sum over the patches; its share of the product is
+    shared out among them as they share in that sum (Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier
+    Decisions by Layer-Wise Relevance Propagation, 2015, for bags of words). So the votes of an image add up to the
+    product, and patches that point the other way than their sum vote against it.
+    """
+    vectors = encode(patches, vocabulary, encoding)
+    voices = patches.valid.float().requires_grad_()
+    with torch.enable_grad():
+        cells = cells_of(patches.places, encoding.pyramid)
+        sums = _pooled(cells, patches, vocabulary, encoding, voices)[1].flatten(1)
+        shares = torch.where(sums == 0, 0, vectors * direction / sums).detach()
+        # The sums are linear in the voices: the gradient is what each of them adds
+        (found,) = torch.autograd.grad((shares * sums).sum(), voices)
+    return found
 
 
 def nearest_words(patches: Patches, vocabulary: Vocabulary) -> Tensor:
@@ -108,6 +135,31 @@ def _chunks(patches: Patches, vocabulary: Vocabulary) -> Iterator[tuple[slice, P
         yield images, Patches(patches.values[images], places, patches.valid[images])
 
 
+def _pooled(
+    cells: Cells, patches: Patches, vocabulary: Vocabulary, encoding: Encoding, voices: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sums over patches, cell by cell: how much of them each word has, [N, C, K], and what the encoding is made of.
+
+    That is the same again; the differences from the words, [N, C, K, d']; or the gradients, [N, C, K, 2 d']. With
+    `voices` [N, P] a patch counts so many times, in a cell that is as full as without.
+    """
+    described = vocabulary.describe(patches)
+    shares = _assign(vocabulary.scores(described.flatten(0, 1)), encoding)
+    shares = shares.view(*described.shape[:2], len(vocabulary.words))
+    # What each patch weighs in each cell, [N, C, P]: 1 / patches in the cell
+    weights = (cells.inside & patches.valid[:, None]).float()
+    weights /= weights.sum(2, keepdim=True).clamp(min=1)
+    if voices is not None:
+        weights = weights * voices[:, None]
+    counts = torch.bmm(weights, shares)
+    if encoding.kind == "vlad":
+        return counts, _sums(shares, described, weights, cells) - counts[..., None] * vocabulary.words
+    if encoding.kind == "fisher":
+        features = torch.cat([described, described.square()], dim=2)
+        return counts, _fisher(counts, _sums(shares, features, weights, cells), vocabulary)
+    return counts, counts
+
+
 def _assign(scores: Tensor, encoding: Encoding) -> Tensor:
     """How much of each patch belongs to each word, [M, K], of scores [M, K]: rows of sum 1."""
     if encoding.kind == "fisher":
@@ -118,36 +170,33 @@ def _assign(scores: Tensor, encoding: Encoding) -> Tensor:
     return torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0)
 
 
-def _cells(places: Tensor, pyramid: tuple[int, ...]) -> Tensor:
-    """Which patch is in which cell, bool [N or 1, C, P], of places [N or 1, P, 3]."""
+def cells_of(places: Tensor, pyramid: tuple[int, ...]) -> Cells:
+    """The cells of patches at places [N or 1, P, 3]."""
     levels = []
     for side in pyramid:
         column, row = (places[..., :2] * side).long().clamp(0, side - 1).unbind(2)
         numbers = torch.arange(side * side, device=places.device)[:, None]
         levels.append((row * side + column)[:, None] == numbers)
-    return torch.cat(levels, dim=1)
+    inside = torch.cat(levels, dim=1)
+    if len(inside) > 1:
+        return Cells(inside, [None] * inside.shape[1])
+    return Cells(inside, [None if cell.all() else cell.nonzero()[:, 0] for cell in inside[0]])
 
 
-def _sums(shares: Tensor, features: Tensor, weights: Tensor, cells: Tensor) -> Tensor:
+def _sums(shares: Tensor, features: Tensor, weights: Tensor, cells: Cells) -> Tensor:
     """Sums [N, C, K, F] of the patches' features [N, P, F], by the shares [N, P, K] and weights [N, C, P] they have."""
-    n, number = weights.shape[:2]
-    sums = features.new_empty((n, number, shares.shape[2], features.shape[2]))
-    for cell in range(number):
-        inside = cells[:, cell]
-        if len(inside) == 1 and not inside.all():
-            # The same patches in all images: the others need not be multiplied by zero
-            patches = inside[0].nonzero()[:, 0]
-            some, what, weight = shares[:, patches], features[:, patches], weights[:, cell, patches]
-        else:
-            some, what, weight = shares, features, weights[:, cell]
-        sums[:, cell] = torch.bmm((some * weight[:, :, None]).transpose(1, 2), what)
-    return sums
+    sums = []
+    for number, patches in enumerate(cells.patches):
+        some, what, weight = shares, features, weights[:, number]
+        if patches is not None:
+            some, what, weight = (part.index_select(1, patches) for part in (some, what, weight))
+        sums.append(torch.bmm((some * weight[:, :, None]).transpose(1, 2), what))
+    return torch.stack(sums, dim=1)
 
 
-def _vlad(counts: Tensor, sums: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Differences from the words, each at length 1: [N, C, K, d'] of counts [N, C, K] and sums [N, C, K, d']."""
+def _of_length_1(differences: Tensor, counts: Tensor) -> Tensor:
+    """Differences from the words [N, C, K, d'], each at length 1, of words that have `counts` [N, C, K] of patches."""
     counts = counts[..., None]
-    differences = sums - counts * vocabulary.words
     lengths = torch.maximum(torch.linalg.vector_norm(differences, dim=3, keepdim=True), _ROUNDING * counts)
     return differences / torch.where(counts > 0, lengths, 1)
 

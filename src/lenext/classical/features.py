@@ -5,18 +5,22 @@ patches. Each is a function of one image alone, once its arrays are given.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lenext.classical import descriptors
 from lenext.classical.codebook import Vocabulary
-from lenext.classical.encoding import encode, encoded_size
+from lenext.classical.descriptors.hog import describer as hog_describer
+from lenext.classical.descriptors.planes import rows_first
+from lenext.classical.encoding import cells_of, encode, encode_in, encoded_size
 from lenext.errors import DataError
 from lenext.spec import Descriptors, Encoding, Run
 
@@ -42,6 +46,13 @@ class Features(Protocol):
 
     def __call__(self, images: Pixels) -> Vectors:
         """Images uint8 [N, H, W, C] to vectors float32 [N, size]."""
+        ...
+
+    def describer(self) -> Callable[[Tensor], Tensor]:
+        """The same as a function of tensors alone, uint8 [N, H, W, C] to float32 [N, size], on the CPU.
+
+        Raises UsageError where there is none.
+        """
         ...
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -77,10 +88,10 @@ class PixelFeatures:
         return _CHUNK
 
     def __call__(self, images: Pixels) -> Vectors:
-        vectors = images.reshape(len(images), -1).astype(np.float32)
-        vectors -= self.ground
-        vectors /= np.float32(255 * self.size**0.5)
-        return vectors
+        return self.describer()(torch.from_numpy(np.require(images, requirements=["C", "W"]))).numpy()
+
+    def describer(self) -> Callable[[Tensor], Tensor]:
+        return lambda images: images.flatten(1).float().sub_(self.ground).div_(255 * self.size**0.5)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"ground": np.array([self.ground], np.int64)}
@@ -103,7 +114,11 @@ class HogFeatures:
 
     def __call__(self, images: Pixels) -> Vectors:
         vectors = descriptors.hog(images, self.settings)
-        return torch.nn.functional.normalize(vectors, dim=1).numpy()
+        return F.normalize(vectors, dim=1).numpy()
+
+    def describer(self) -> Callable[[Tensor], Tensor]:
+        describe = hog_describer(self.shape[0], self.settings)
+        return lambda images: F.normalize(describe(rows_first(images)), dim=1)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {}
@@ -130,6 +145,13 @@ class WordFeatures:
     def __call__(self, images: Pixels) -> Vectors:
         patches = descriptors.extract(images, self.settings, self.vocabulary.words.device)
         return encode(patches, self.vocabulary, self.encoding).cpu().numpy()
+
+    def describer(self) -> Callable[[Tensor], Tensor]:
+        extract = descriptors.extractor(self.settings, self.shape[0], self.shape[2])
+        places = descriptors.layout(self.settings, self.shape[0], self.shape[2]).places
+        assert places is not None
+        cells, vocabulary = cells_of(places[None], self.encoding.pyramid), self.vocabulary.to("cpu")
+        return lambda images: encode_in(cells, extract(images), vocabulary, self.encoding)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {f"vocabulary.{name}": array for name, array in self.vocabulary.arrays().items()}

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from lenext.classical import descriptors, machines
 from lenext.classical.codebook import Vocabulary, learn
+from lenext.classical.evidence import evidence_of
 from lenext.classical.features import (
     Features,
     HogFeatures,
@@ -103,6 +104,14 @@ class Classical:
         if not isinstance(self.features, PixelFeatures) or not isinstance(machine, machines.LinearMachine):
             return None
         return None if machine.feature_map else machine.weights.reshape(-1, *self.features.shape)
+
+    def evidence(self, image: Pixels, label: int) -> NDArray[np.float32] | None:
+        """How much of the score of class number `label` is from where in `image` uint8 [H, W, C]: float32 [H, W].
+
+        The sum is the score but for the class's bias. None where the machine is not linear.
+        """
+        found = evidence_of(self.features, self.machine, image, label)
+        return None if found is None else np.float32(self.scale) * found
 
     def words(self, images: Pixels, judged: Pixels, labels: Labels) -> Words | None:
         """Some visual words as they occur in `images`, and where they lie in some of the `judged`, of given `labels`.

@@ -9,7 +9,22 @@ from typing import Any
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
-from lenext.cli import bench, check, compare, cost, export, lecture, models, pack, predict, report, resume, train
+from lenext.cli import (
+    bench,
+    check,
+    compare,
+    cost,
+    explain,
+    export,
+    lecture,
+    models,
+    pack,
+    predict,
+    report,
+    resume,
+    serve,
+    train,
+)
 from lenext.cli import eval as judge
 from lenext.cli.console import complain, print_json
 from lenext.errors import DataError, Interrupted, LenextError, OutOfMemoryError, UsageError
@@ -22,7 +37,9 @@ VERBS: dict[str, Callable[..., Any]] = {
     "compare": compare.compare,
     "eval": judge.evaluate,
     "predict": predict.predict,
+    "explain": explain.explain,
     "export": export.export,
+    "serve": serve.serve,
     "report": report.report,
     "models": models.models,
     "cost": cost.cost,

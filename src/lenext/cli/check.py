@@ -1,17 +1,20 @@
 """`lenext check`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lenext.cli.console import Output, complain, console, print_json, table
 
 if TYPE_CHECKING:
     from lenext.data import CheckReport
+    from lenext.doubts import Doubts
 
 EXAMPLES = 3  # of each oddity, of the groups of duplicates; --json has them all
 MOST_CLASSES = 40  # in the table
+SUSPECTS = 10  # in the table; the page has their pictures
 
 
-def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> int:
+def check(data: str, /, *, labels: Path | None = None, max_bad: float = 0.1, output: Output = Output()) -> int:
     """Look at the images before anything else: what cannot be used, what is odd, what would leak.
 
     Example: lenext check pictures/
@@ -21,6 +24,9 @@ def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> i
     data
         A name (digits, fashion-mnist), a folder of class folders, a CSV or Parquet manifest, a pack, or
         tar shards.
+    labels
+        The folder of a finished run: find labels that are likely wrong, by models trained in the same way without the
+        images that they judge.
     max_bad
         Share of files that cannot be used beyond which the exit code is 3.
     """
@@ -28,12 +34,22 @@ def check(data: str, /, *, max_bad: float = 0.1, output: Output = Output()) -> i
     from lenext.data import check as look
     from lenext.errors import DataError
 
+    doubts = None
     with Shown() as observer:
-        report = look(data, progress=observer.reading)
+        if labels is None:
+            report = look(data, progress=observer.reading)
+        else:
+            from lenext.doubts import check_labels, finished_run
+
+            finished_run(labels)  # or none: before the images are read
+            report = look(data, progress=observer.reading)
+            doubts = check_labels(data, labels, observer=observer)
     if output.json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | ({"labels": {"root": doubts.root, **doubts.summary}} if doubts else {}))
     else:
         _print(report)
+        if doubts is not None:
+            _print_doubts(doubts)
     bad = len(report.problems)
     if bad > max_bad * (bad + report.images):
         return complain(
@@ -78,6 +94,23 @@ def _print(report: "CheckReport") -> None:
         lines.append(f"leaks: {plural(report.leaks, 'image')} to judge on whose equal is among those to learn from")
     lines += [f"note: {warning}" for warning in report.warnings]
     shown.print("\n".join(lines), soft_wrap=True)
+
+
+def _print_doubts(doubts: "Doubts") -> None:
+    from lenext.report.text import percent, plural
+
+    shown, found = console(), doubts.summary
+    rows = table("likely wrong", "label", "looks like", "probability", right=("probability",))
+    for row in found["listed"][:SUSPECTS]:
+        rows.add_row(row["path"], row["label"], row["suggested"], percent(row["suggested_probability"]))
+    if found["listed"]:
+        shown.print(rows)
+    shown.print(
+        f"{plural(found['suspects'], 'label')} of {plural(found['images'], 'image')} likely wrong; estimated share of "
+        f"wrong labels {percent(found['estimated_share'])}\n\npictures  {doubts.report}\nall       "
+        f"{doubts.root / 'labels.csv'}",
+        soft_wrap=True,
+    )
 
 
 def _some(items: list[str]) -> str:

@@ -7,7 +7,7 @@ from lenext.data.lazy import LazyImages
 from lenext.data.loader import Batch, Loader, loader_rate
 from lenext.data.preprocess import Facts, ImageError, Preprocess, decode, encode_png, examine, fit, preprocess
 from lenext.data.sources import NAMED, Source, find_pictures, natural_key, open_source, read_file
-from lenext.data.split import split
+from lenext.data.split import folds, split
 
 __all__ = [
     "NAMED",
@@ -30,6 +30,7 @@ __all__ = [
     "examine",
     "find_pictures",
     "fit",
+    "folds",
     "loader_rate",
     "mix",
     "natural_key",

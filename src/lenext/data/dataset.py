@@ -36,6 +36,12 @@ class Subset:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def of(self, indices: NDArray[np.int64]) -> "Subset":
+        """Some of its images; of a pack they are still not decoded."""
+        images = self.images.of(indices) if isinstance(self.images, LazyImages) else self.images[indices]
+        paths, sha256 = ([values[i] for i in indices] for values in (self.paths, self.sha256))
+        return Subset(cast("Pixels", images), self.labels[indices], paths, sha256)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -50,6 +56,20 @@ class Dataset:
     report: CheckReport
     source: Source  # where their files can be read again
     fingerprint: str  # of the images' content and labels, whatever their names, order and split
+
+    def whole(self) -> Subset:
+        """All images, those of train first, those of test last."""
+        parts = (self.train, self.val, self.test)
+        images = [part.images for part in parts]
+        lazy = [part for part in images if isinstance(part, LazyImages)]
+        return Subset(
+            cast("Pixels", replace(lazy[0], rows=np.concatenate([part.rows for part in lazy])))
+            if lazy
+            else np.concatenate(images),
+            np.concatenate([part.labels for part in parts]),
+            [path for part in parts for path in part.paths],
+            [sha256 for part in parts for sha256 in part.sha256],
+        )
 
 
 @dataclass(frozen=True)

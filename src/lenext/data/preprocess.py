@@ -7,6 +7,7 @@ antialiasing (every source pixel counts when a picture shrinks).
 
 import contextlib
 import io
+import re
 import struct
 import threading
 import warnings
@@ -44,6 +45,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Passes of a JPEG over its pixels: encoders make up to a dozen. A small file can hold thousands, and take an hour
+_MOST_SCANS = 100
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # that has a length after it; with the end's
 
 # How whole files of these formats end; one that does not was cut off.
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND", b"GIF8": b";"}
@@ -176,12 +181,25 @@ def _open(file_bytes: bytes, max_pixels: int) -> Image.Image:
             raise too_many_pixels(width, height, max_pixels)
         if width * height == 0:
             raise ImageError("unreadable", f"{width} x {height} pixels")
+        if name == "JPEG" and (scans := _scans(file_bytes)) > _MOST_SCANS:
+            raise ImageError("unreadable", f"a JPEG of {scans:,} scans, limit {_MOST_SCANS}")
         return image
     if recognised:
         raise ValueError("damaged header")
     if file_bytes[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         raise ImageError("not an image", "HEIC is not supported; convert it to JPEG or PNG")
     raise ImageError("not an image", f"starts with {file_bytes[:12]!r}")
+
+
+def _scans(file_bytes: bytes) -> int:
+    """How often a JPEG goes over its pixels (ITU-T T.81, annex B)."""
+    if (scans := file_bytes.count(b"\xff\xda")) <= _MOST_SCANS:  # those of its previews and of what follows counted in
+        return scans
+    scans = place = 0
+    while (marker := _JPEG_MARKER.search(file_bytes, place)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        place = marker.end() + int.from_bytes(file_bytes[marker.end() : marker.end() + 2], "big")
+    return scans
 
 
 def _finish(image: Image.Image, settings: Preprocess) -> Pixels:

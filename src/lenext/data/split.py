@@ -74,6 +74,28 @@ def split(
     return result
 
 
+def folds(
+    labels: Sequence[str], sha256: Sequence[str], groups: Sequence[str] | None, *, number: int, seed: int
+) -> list[int]:
+    """For each image its fold, 0 to `number` - 1, for cross-validation: of every class about as many in each.
+
+    What stays together in `split` does so here.
+    """
+    result = [0] * len(labels)
+    held: Counter[tuple[int, str]] = Counter()  # images of (fold, class) so far
+    sizes: Counter[int] = Counter()
+    units = _units(sha256, groups)
+    # The largest first, which are the hardest to place
+    for unit in sorted(units, key=lambda unit: (-len(unit), _lot(seed, min(sha256[i] for i in unit)))):
+        label = min(labels[i] for i in unit)
+        fold = min(range(number), key=lambda fold: (held[fold, label], sizes[fold]))
+        for i in unit:
+            result[i] = fold
+            held[fold, labels[i]] += 1
+        sizes[fold] += len(unit)
+    return result
+
+
 def _lot(seed: int, sha256: str) -> bytes:
     """What decides the order in which images are drawn."""
     return hashlib.sha256(f"{seed}:{sha256}".encode()).digest()

@@ -27,7 +27,7 @@ def evaluate(scores: Scores, labels: Labels, classes: Sequence[str]) -> dict[str
 
     Raises DataError where there are no images, shapes or labels do not fit, or scores are not finite.
     """
-    _check(scores, labels, len(classes))
+    check_scores(scores, labels, len(classes))
     log_probabilities = log_softmax(scores.astype(np.float64), axis=1)
     predicted = scores.argmax(axis=1)
     right = predicted == labels
@@ -75,7 +75,7 @@ def worst(scores: Scores, labels: Labels, n: int = 24) -> NDArray[np.int64]:
     return wrong[order[:n]].astype(np.int64)
 
 
-def _check(scores: Scores, labels: Labels, k: int) -> None:
+def check_scores(scores: Scores, labels: Labels, k: int) -> None:
     if scores.ndim != 2 or scores.shape[1] != k or labels.shape != scores.shape[:1]:
         raise DataError(
             f"cannot evaluate scores of shape {list(scores.shape)} against labels of shape {list(labels.shape)}; "

@@ -10,7 +10,7 @@ import jinja2
 
 from lenext.errors import UsageError
 from lenext.record import Record, write_whole
-from lenext.report import charts, foretold, ladder, pictures, text, words
+from lenext.report import charts, doubts, foretold, ladder, pictures, text, words
 from lenext.report.card import write_card
 from lenext.report.templates import environment, milliseconds
 
@@ -31,6 +31,9 @@ def write(root: Path) -> Path:
         elif record.path("args.yaml").is_file():
             context, images = _run(record)
             template = "run.html.j2"
+        elif record.path("label_errors.json").is_file():
+            context, images = doubts.page(record)
+            template = "labels.html.j2"
         else:
             raise UsageError(
                 f"{root} is neither a run's folder (with args.yaml) nor a comparison's (with comparison.json)"

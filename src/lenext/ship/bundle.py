@@ -126,7 +126,7 @@ class Bundle:
         answers = []
         for row, (name, shares) in enumerate(zip(names, probabilities(scores), strict=True)):
             best, outlier = int(shares.argmax()), None if unusual is None else float(unusual[row])
-            refused = shares[best] < least or (abstain is not None and outlier is not None and outlier > OUTLIER)
+            refused = bool(shares[best] < least) or (abstain is not None and outlier is not None and outlier > OUTLIER)
             label = None if refused else self.classes[best]
             answers.append(
                 Prediction(name, label, float(shares[best]), tuple(map(float, shares)), outlier, abstained=refused)

@@ -25,12 +25,14 @@ def predict(files: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 def preprocess(file: bytes) -> np.ndarray:
     """The picture as in training, uint8 [size, size, channels]: upright, on its background, at the model's size."""
-    settings, image = MODEL["preprocess"], Image.open(io.BytesIO(file))
+    settings = MODEL["preprocess"]
+    image: Image.Image = Image.open(io.BytesIO(file))
     background, method = settings["background"], Image.Resampling[settings["interpolation"].upper()]
     if image.width * image.height > settings["max_pixels"]:
         raise ValueError(f"{image.width} x {image.height} pixels, accepted: {settings['max_pixels']:,} in all")
     if RESIZE is None:  # a large JPEG is decoded at half its size, or less
-        image.draft(None, tuple(2 * side for side in scaled(image.size)))
+        width, height = scaled(image.size)
+        image.draft(None, (2 * width, 2 * height))
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16 bits
         image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
@@ -49,13 +51,15 @@ def preprocess(file: bytes) -> np.ndarray:
     return np.asarray(image).reshape(SIZE, SIZE, CHANNELS)
 
 
-def scaled(sides: tuple[int, int]) -> tuple[int, ...]:
+def scaled(sides: tuple[int, int]) -> tuple[int, int]:
     """Width and height of the whole picture at the model's scale."""
+    if FIT == "squash":
+        return SIZE, SIZE
     factor = SIZE / (max(sides) if FIT == "pad" else min(sides))
-    return (SIZE, SIZE) if FIT == "squash" else tuple(max(1, round(side * factor)) for side in sides)
+    return max(1, round(sides[0] * factor)), max(1, round(sides[1] * factor))
 
 
-def seen(width: int, height: int) -> tuple[float, ...]:
+def seen(width: int, height: int) -> tuple[float, float, float, float]:
     """What the model sees of the picture: left, top, right and bottom, in its pixels."""
     if FIT == "squash":
         return 0, 0, width, height

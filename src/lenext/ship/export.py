@@ -11,6 +11,7 @@ import itertools
 import json
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -172,7 +173,9 @@ def client(to: Format) -> str:
 
 def _write(made: torch.export.ExportedProgram, to: Format, folder: Path, calibration: NDArray[np.uint8] | None) -> None:
     if to == "torch":
-        torch.export.save(made, folder / "model.pt2")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of constants that are views of others
+            torch.export.save(made, folder / "model.pt2")
         return
     proto = to_onnx(made)
     if calibration is not None:

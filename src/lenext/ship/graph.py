@@ -17,6 +17,8 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx import GraphModule, Node
 from torch.nn.utils import fuse_conv_bn_weights
 
+from lenext.classical import Classical
+from lenext.classical.graph import graph as classical_graph
 from lenext.classifier import ConvNet
 from lenext.errors import UsageError
 from lenext.evaluate import NEIGHBOURS, own_distances
@@ -63,13 +65,15 @@ def program(bundle: Bundle) -> ExportedProgram:
     Raises UsageError where it cannot be told in operations on whole arrays.
     """
     classifier, shape = bundle.classifier, bundle.preprocess
+    scorer: nn.Module
     if isinstance(classifier, ConvNet):
         # Strides matter to a program: it is made in the layout that is usual elsewhere
         scorer = copy.deepcopy(classifier).cpu().eval().to(memory_format=torch.contiguous_format)
         image = torch.zeros(2, shape.channels, shape.size, shape.size)
         scorer.network = folded(_exported(scorer.network, image))
     else:
-        raise UsageError(f"{bundle.metadata['model']['name']}: given an SVM, accepted: a network")
+        assert isinstance(classifier, Classical)
+        scorer = classical_graph(classifier)
     graph = Graph(scorer, bundle.val_scores)
     return _exported(graph, torch.zeros(2, shape.size, shape.size, shape.channels, dtype=torch.uint8))
 
@@ -108,12 +112,9 @@ def folded(of: ExportedProgram) -> GraphModule:
     return module
 
 
-def _value(module: GraphModule, node: Node | None) -> Tensor | None:
-    """The tensor that a node of `module` stands for."""
-    if node is None:
-        return None
-    value: Tensor = attrgetter(node.target)(module)
-    return value
+def _value(module: GraphModule, node: Node | None) -> Any:
+    """The tensor that a node of `module` stands for; None of None."""
+    return None if node is None else attrgetter(str(node.target))(module)
 
 
 def _constant(module: GraphModule, of: Node, value: Tensor) -> Node:

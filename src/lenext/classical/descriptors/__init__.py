@@ -1,6 +1,7 @@
 """What an image looks like, in numbers made to be compared: SIFT on a grid, SIFT and SURF at keypoints, HOG."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from lenext.classical.patches import Patches
 from lenext.errors import UsageError
 from lenext.spec import Descriptors
 
-__all__ = ["NAMES", "Layout", "check", "extract", "hog", "layout"]
+__all__ = ["NAMES", "Layout", "check", "extract", "extractor", "hog", "layout"]
 
 NAMES = {"hog": "HOG", "dense_sift": "dense SIFT", "sift": "SIFT at keypoints", "surf": "SURF at keypoints"}
 
@@ -27,7 +28,7 @@ class Layout:
 
     length: int  # numbers that describe a patch; of hog, the image
     patches: int  # of an image, at most
-    places: Tensor | None  # float32 [P, 3], as in `Patches`; None: up to the image
+    places: Tensor | None  # float32 [P, 3], as in `Patches`, of hog of its blocks; None: up to the image
     macs: int  # multiply-adds per image; at keypoints about, of an image with as many as are allowed
 
 
@@ -40,7 +41,7 @@ def layout(settings: Descriptors, size: int, channels: int) -> Layout:
     side = settings.side or size
     if settings.kind == "hog":
         macs = planes.resizing_macs(size, side, channels) + oriented.macs(side, settings)
-        return Layout(oriented.length(side, settings), 1, None, macs)
+        return Layout(oriented.length(side, settings), 1, oriented.places(side, settings), macs)
     if settings.kind == "surf":
         keypoints.check_colour(settings)
         macs = planes.resizing_macs(size, side, channels) + keypoints.surf_macs(side, settings)
@@ -74,3 +75,22 @@ def extract(images: NDArray[np.uint8], settings: Descriptors, device: torch.devi
     if settings.kind == "surf":
         return keypoints.surf(images, settings)
     raise UsageError(f"descriptors.kind: given {settings.kind!r}, accepted with a codebook: dense_sift, sift, surf")
+
+
+def extractor(settings: Descriptors, size: int, channels: int) -> Callable[[Tensor], Patches]:
+    """`extract` as a function of tensors alone: images uint8 [N, size, size, channels], on the CPU.
+
+    Raises UsageError as `layout` does, and for descriptors that are no such function.
+    """
+    if settings.kind != "dense_sift":
+        raise UsageError(
+            f"descriptors.kind: given {settings.kind!r}, accepted in a graph of tensor operations: hog, dense_sift, as "
+            "keypoints are found by code of OpenCV or mahotas, and are as many as an image has"
+        )
+    where, describe = dense.places(settings.side or size, settings)[None], dense.describer(size, channels, settings)
+
+    def patches(images: Tensor) -> Patches:
+        values, valid = zip(*describe(planes.rows_first(images)), strict=True)
+        return Patches(torch.cat(values, dim=1), where, torch.cat(valid, dim=1))
+
+    return patches

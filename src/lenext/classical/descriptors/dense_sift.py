@@ -12,6 +12,7 @@ convolution and little else: gradients, 8 maps of directions, pooling with 4×4 
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from lenext.classical.descriptors import pooling
 from lenext.classical.descriptors.chunks import in_chunks
-from lenext.classical.descriptors.planes import count, gradients, pixels, planes
+from lenext.classical.descriptors.planes import count, gradients, pixels, planes, resizer
 from lenext.classical.patches import Patches
 from lenext.spec import Descriptors
 
@@ -46,11 +47,7 @@ def grids(side: int, settings: Descriptors) -> list[pooling.Grid]:
 
 def places(side: int, settings: Descriptors) -> Tensor:
     """Where the patches lie, size by size, row by row: float32 [P, 3], as in `Patches`."""
-    rows = []
-    for grid in grids(side, settings):
-        y, x = torch.meshgrid(grid.centres(), grid.centres(), indexing="ij")
-        rows.append(torch.stack([x, y, torch.full_like(x, grid.window)], dim=2).view(-1, 3) / side)
-    return torch.cat(rows)
+    return pooling.places(grids(side, settings), side)
 
 
 def macs(side: int, number: int, settings: Descriptors) -> int:
@@ -64,31 +61,50 @@ def dense_sift(images: NDArray[np.uint8], settings: Descriptors, device: torch.d
     The numbers are in the order of Lowe's and OpenCV's: row, column, direction; directions go counter-clockwise, the
     first points right. The numbers of each plane have length 1, or are all zero where it has no contrast.
     """
-    side = settings.side or images.shape[1]
-    number = count(settings, images.shape[3])
-    where = places(side, settings)
-    scales, first = [], 0
-    for grid in grids(side, settings):
-        parts = [(bins, span, weights.to(device)) for bins, span, weights in _parts(grid, side)]
-        scales.append((grid, parts, slice(first, first + grid.n**2)))
-        first += grid.n**2
-    values = torch.empty((len(images), first, number, LENGTH), device=device)
-    valid = torch.empty((len(images), first), dtype=torch.bool, device=device)
+    given, channels = images.shape[1], images.shape[3]
+    side, number = settings.side or given, count(settings, channels)
+    where, describe = places(side, settings), describer(given, channels, settings, device)
+    values = torch.empty((len(images), len(where), number * LENGTH), device=device)
+    valid = torch.empty((len(images), len(where)), dtype=torch.bool, device=device)
 
-    def describe(chunk: slice) -> None:
-        x = planes(pixels(images[chunk], side, device), settings.colour)
-        n = x.shape[1]
-        maps = _directions(x.flatten(1, 2))
-        for grid, parts, span in scales:
-            pooled = pooling.pool(maps, parts).view(grid.n, BINS, grid.n, BINS, n, number, DIRECTIONS)
-            own = values[chunk, span]
-            own.view(n, grid.n, grid.n, number, BINS, BINS, DIRECTIONS).copy_(pooled.permute(4, 2, 0, 5, 3, 1, 6))
-            valid[chunk, span] = _normalise(own, grid.window**2, root=settings.root).any(dim=2)
+    def work(chunk: slice) -> None:
+        first = 0
+        for own, contrast in describe(pixels(images[chunk], device)):
+            span = slice(first, first + own.shape[1])
+            values[chunk, span], valid[chunk, span] = own, contrast
+            first = span.stop
 
     # A graphics processor has work enough to do only if it gets all at once
     on_cpu = values.device.type == "cpu"
-    in_chunks(describe, len(images), max(1, _CHUNK // (number * side * side)) if on_cpu else max(1, len(images)))
-    return Patches(values.flatten(2), where[None].to(device), valid)
+    in_chunks(work, len(images), max(1, _CHUNK // (number * side * side)) if on_cpu else max(1, len(images)))
+    return Patches(values, where[None].to(device), valid)
+
+
+def describer(
+    given: int, channels: int, settings: Descriptors, device: torch.device | str = "cpu"
+) -> Callable[[Tensor], list[tuple[Tensor, Tensor]]]:
+    """What describes images of so many pixels a side and channels: a function of tensors alone, on `device`.
+
+    It takes `pixels` float32 [H, N, C, H], and gives for each size of patch the numbers float32 [N, P, D] and which
+    patches have contrast, bool [N, P].
+    """
+    side, number = settings.side or given, count(settings, channels)
+    resize = resizer(given, side, device)
+    scales = [
+        (grid, [(span, weights.to(device)) for span, weights in _parts(grid, side)]) for grid in grids(side, settings)
+    ]
+
+    def describe(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        maps = _directions(planes(resize(x), settings.colour).flatten(1, 2))
+        described = []
+        for grid, parts in scales:
+            pooled = pooling.pool(maps, parts).view(grid.n, BINS, grid.n, BINS, x.shape[1], number, DIRECTIONS)
+            values = pooled.permute(4, 2, 0, 5, 3, 1, 6).flatten(4).flatten(1, 2)
+            contrast = _normalise(values, grid.window**2, root=settings.root)
+            described.append((values.flatten(2), contrast.any(dim=2)))
+        return described
+
+    return describe
 
 
 def _parts(grid: pooling.Grid, side: int) -> list[pooling.Part]:

@@ -8,15 +8,17 @@ Gaussian around its centre. It differs from a codebook in that it remembers wher
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.compiler import is_exporting
 
 from lenext.classical.descriptors import pooling
 from lenext.classical.descriptors.chunks import in_chunks
-from lenext.classical.descriptors.planes import gradients, pixels
+from lenext.classical.descriptors.planes import gradients, pixels, resizer
 from lenext.errors import UsageError
 from lenext.spec import Descriptors
 
@@ -43,6 +45,11 @@ def grids(side: int, settings: Descriptors) -> list[pooling.Grid]:
     return pooling.grids(side, settings.bins, bins=CELLS)
 
 
+def places(side: int, settings: Descriptors) -> Tensor:
+    """Where the blocks lie, in the order of their numbers: float32 [blocks, 3], as in `Patches`."""
+    return pooling.places(grids(side, settings), side)
+
+
 def length(side: int, settings: Descriptors) -> int:
     """How many numbers describe an image."""
     return sum(grid.n**2 for grid in grids(side, settings)) * CELLS * CELLS * DIRECTIONS
@@ -60,24 +67,37 @@ def hog(images: NDArray[np.uint8], settings: Descriptors, device: torch.device |
     channel with the strongest gradient counts, pixel by pixel.
     """
     side = settings.side or images.shape[1]
+    describe = describer(images.shape[1], settings, device)
     values = torch.empty((len(images), length(side, settings)), device=device)
-    scales = [
-        (grid, [(bins, span, weights.to(device)) for bins, span, weights in _parts(grid, side)])
-        for grid in grids(side, settings)
-    ]
 
-    def describe(chunk: slice) -> None:
-        maps = _directions(pixels(images[chunk], side, device))
-        n, described = maps.shape[1], []
-        for grid, parts in scales:
-            pooled = pooling.pool(maps, parts).view(grid.n, CELLS, grid.n, CELLS, n, DIRECTIONS)
-            blocks = pooled.permute(4, 2, 0, 3, 1, 5).flatten(3).flatten(1, 2)  # [N, blocks, 36]
-            described.append(_normalised(blocks, grid.window**2).flatten(1))
-        values[chunk] = torch.cat(described, dim=1)
+    def work(chunk: slice) -> None:
+        values[chunk] = describe(pixels(images[chunk], device))
 
     on_cpu = values.device.type == "cpu"
-    in_chunks(describe, len(images), max(1, _CHUNK // side**2) if on_cpu else max(1, len(images)))
+    in_chunks(work, len(images), max(1, _CHUNK // side**2) if on_cpu else max(1, len(images)))
     return values
+
+
+def describer(given: int, settings: Descriptors, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """What describes images of so many pixels a side, `pixels` float32 [H, N, C, H], by float32 [N, D], on `device`.
+
+    A function of tensors alone.
+    """
+    side = settings.side or given
+    resize = resizer(given, side, device)
+    scales = [
+        (grid, [(span, weights.to(device)) for span, weights in _parts(grid, side)]) for grid in grids(side, settings)
+    ]
+
+    def describe(x: Tensor) -> Tensor:
+        maps, described = _directions(resize(x)), []
+        for grid, parts in scales:
+            pooled = pooling.pool(maps, parts).view(grid.n, CELLS, grid.n, CELLS, x.shape[1], DIRECTIONS)
+            blocks = pooled.permute(4, 2, 0, 3, 1, 5).flatten(3).flatten(1, 2)  # [N, blocks, 36]
+            described.append(_normalised(blocks, grid.window**2).flatten(1))
+        return torch.cat(described, dim=1)
+
+    return describe
 
 
 def _parts(grid: pooling.Grid, side: int) -> list[pooling.Part]:
@@ -88,7 +108,7 @@ def _directions(x: Tensor) -> Tensor:
     """The strength of gradients, shared between the two nearest of 9 directions: [S, N, C, S] to [S, N, 9, S]."""
     side, n, channels, _ = x.shape
     across, upwards = (part.view(side, n, channels, side) for part in gradients(x.flatten(1, 2)))
-    strength = torch.hypot(across, upwards)
+    strength = _hypot(across, upwards)
     strength, strongest = strength.max(dim=2, keepdim=True)
     angle = torch.atan2(upwards.gather(2, strongest), across.gather(2, strongest))
     # In steps of 20°, from the middle of the first direction, 10°; a line has two angles, half a turn apart
@@ -104,7 +124,12 @@ def _normalised(blocks: Tensor, area: int) -> Tensor:
     epsilon = blocks.new_tensor(_EPSILON * area)
 
     def length() -> Tensor:
-        return torch.hypot(torch.linalg.vector_norm(blocks, dim=-1, keepdim=True), epsilon)
+        return _hypot(torch.linalg.vector_norm(blocks, dim=-1, keepdim=True), epsilon)
 
     blocks = torch.minimum(blocks, _CLIP * length())
     return blocks.div_(length())
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    """√(a² + b²). What graphs are exported to has no such operation."""
+    return (a.square() + b.square()).sqrt() if is_exporting() else torch.hypot(a, b)

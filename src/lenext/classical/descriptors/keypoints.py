@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from lenext.classical.descriptors.chunks import in_chunks
-from lenext.classical.descriptors.planes import count, pixels, planes
+from lenext.classical.descriptors.planes import count, pixels, planes, resizer
 from lenext.classical.patches import Patches
 from lenext.errors import UsageError
 from lenext.spec import Descriptors
@@ -140,7 +140,7 @@ def _normalised(values: NDArray[Any], *, root: bool) -> NDArray[np.float32]:
 
 def _bytes(image: _Bytes, side: int, colour: str) -> _Bytes:
     """The planes of an image uint8 [H, H, C], fitted to the range of bytes: uint8 [side, side, 1 or 3]."""
-    values = planes(pixels(image[None], side), colour)[:, 0].numpy().transpose(0, 2, 1)
+    values = planes(resizer(len(image), side)(pixels(image[None])), colour)[:, 0].numpy().transpose(0, 2, 1)
     if values.shape[2] > 1:
         factors, shifts = np.array(_OPPONENT_BYTES, np.float32).T
         values = values * factors + shifts

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,16 +13,8 @@ from torch import Tensor
 from lenext.errors import UsageError
 from lenext.spec import Descriptors
 
-# Rows are planes, columns are red, green and blue. Opponent colours: van de Sande, Gevers and Snoek, Evaluating Color
-# Descriptors for Object and Scene Recognition, 2010, section 2.2. Luminance: ITU-R BT.601, as in OpenCV and Pillow.
-_COLOURS = {
-    "luminance": ((0.299, 0.587, 0.114),),
-    "opponent": (
-        (1 / math.sqrt(2), -1 / math.sqrt(2), 0.0),
-        (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)),
-        (1 / math.sqrt(3), 1 / math.sqrt(3), 1 / math.sqrt(3)),
-    ),
-}
+_PLANES = {"luminance": 1, "opponent": 3}
+_LUMINANCE = ((0.299, 0.587, 0.114),)  # of red, green and blue: ITU-R BT.601, as in OpenCV and Pillow
 
 
 def count(settings: Descriptors, channels: int) -> int:
@@ -34,26 +27,49 @@ def count(settings: Descriptors, channels: int) -> int:
             f"descriptors.colour: given {settings.colour!r}, accepted: luminance, as the images are gray "
             "(data.channels=3 reads them in colour)"
         )
-    return len(_COLOURS[settings.colour])
+    return _PLANES[settings.colour]
 
 
-def pixels(images: NDArray[np.uint8], side: int, device: torch.device | str = "cpu") -> Tensor:
-    """Images uint8 [N, H, H, C] as float32 [side, N, C, side] in 0-255, rows first, resized bilinearly, antialiased.
+def pixels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """Images uint8 [N, H, H, C] as float32 [H, N, C, H] in 0-255: rows first."""
+    # The copy is made by numpy: torch does not take memory that must not be written to
+    return torch.from_numpy(images.transpose(1, 0, 3, 2).astype(np.float32, order="C")).to(device)
+
+
+def rows_first(images: Tensor) -> Tensor:
+    """What `pixels` gives, of a tensor uint8 [N, H, H, C]; not a copy of its own where a graph is traced."""
+    return images.permute(1, 0, 3, 2).float()
+
+
+def resizer(given: int, side: int, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """What resizes `pixels` [given, N, C, given] to [side, N, C, side], bilinearly, antialiased.
 
     Resizing is linear and separable: one matrix gathers the rows, and then the columns.
     """
-    # The copy is made by numpy: torch does not take memory that must not be written to
-    x = torch.from_numpy(images.transpose(1, 0, 3, 2).astype(np.float32, order="C")).to(device)
-    given, n, channels, _ = x.shape
-    if given == side:
-        return x
     weights = _resizing(given, side).to(device)
-    return (weights @ x.flatten(1)).view(side, n, channels, given) @ weights.T
+
+    def resize(x: Tensor) -> Tensor:
+        _, n, channels, _ = x.shape
+        return (weights @ x.flatten(1)).view(side, n, channels, given) @ weights.T
+
+    return resize if given != side else lambda x: x
 
 
 def planes(x: Tensor, colour: str) -> Tensor:
-    """`pixels` [S, N, C, S] as planes of luminance or opponent colours, float32 [S, N, 1 or 3, S]."""
-    return x if x.shape[2] == 1 else torch.einsum("pc,rncs->rnps", x.new_tensor(_COLOURS[colour]), x)
+    """`pixels` [S, N, C, S] as planes of luminance or opponent colours, float32 [S, N, 1 or 3, S].
+
+    Opponent colours: van de Sande, Gevers and Snoek, Evaluating Color Descriptors for Object and Scene Recognition,
+    2010, section 2.2.
+    """
+    if x.shape[2] == 1:
+        return x
+    if colour == "luminance":
+        return torch.einsum("pc,rncs->rnps", x.new_tensor(_LUMINANCE), x)
+    red, green, blue = x[:, :, 0], x[:, :, 1], x[:, :, 2]
+    # Differences first: gray has no colour at all then, whatever computes it. As a product with a matrix some engines
+    # leave a hundred-thousandth of it, the root of which shows
+    colours = [(red - green) / math.sqrt(2), (red - blue + (green - blue)) / math.sqrt(6)]
+    return torch.stack([*colours, (red + green + blue) / math.sqrt(3)], dim=2)
 
 
 def gradients(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,11 +78,9 @@ def gradients(rows: Tensor) -> tuple[Tensor, Tensor]:
     Central differences; at the edges, to the only neighbour.
     """
     half = rows / 2
-    across, upwards = torch.empty_like(rows), torch.empty_like(rows)
-    torch.sub(half[..., 2:], half[..., :-2], out=across[..., 1:-1])
-    torch.sub(half[:-2], half[2:], out=upwards[1:-1])
-    across[..., 0], across[..., -1] = rows[..., 1] - rows[..., 0], rows[..., -1] - rows[..., -2]
-    upwards[0], upwards[-1] = rows[0] - rows[1], rows[-2] - rows[-1]
+    left, right = rows[..., 1:2] - rows[..., :1], rows[..., -1:] - rows[..., -2:-1]
+    across = torch.cat([left, half[..., 2:] - half[..., :-2], right], dim=2)
+    upwards = torch.cat([rows[:1] - rows[1:2], half[:-2] - half[2:], rows[-2:-1] - rows[-1:]])
     return across, upwards
 
 

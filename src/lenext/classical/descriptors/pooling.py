@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lenext.errors import UsageError
 
-Part = tuple[slice, slice, Tensor]  # bins of some windows, the pixels that they gather, and the weights
+Part = tuple[slice, Tensor]  # the pixels that the bins of some windows gather, and the weights
 
 _SPREAD = 4  # bins over which the windows lie that one matrix serves; measured, at 56 to 256 px and bins of 4 to 16 px
 
@@ -58,6 +58,15 @@ def grids(side: int, sizes: tuple[int, ...], *, bins: int, step: int | None = No
     return found
 
 
+def places(grids: list[Grid], side: int) -> Tensor:
+    """Where the windows lie in an image of `side` pixels, grid by grid, row by row: float32 [P, 3], as in `Patches`."""
+    rows = []
+    for grid in grids:
+        y, x = torch.meshgrid(grid.centres(), grid.centres(), indexing="ij")
+        rows.append(torch.stack([x, y, torch.full_like(x, grid.window)], dim=2).view(-1, 3) / side)
+    return torch.cat(rows)
+
+
 @functools.lru_cache(maxsize=32)
 def matrices(grid: Grid, side: int, *, deviation: float, within: float) -> list[Part]:
     """What gathers the pixels of a row, or of a column, into the bins of the windows there.
@@ -77,26 +86,20 @@ def matrices(grid: Grid, side: int, *, deviation: float, within: float) -> list[
         weights = weights.where(away.abs() < within, 0).flatten(0, 1)
         used = weights.any(dim=0).nonzero()
         span = slice(int(used[0]), int(used[-1]) + 1)
-        parts.append((slice(first * grid.bins, last * grid.bins), span, weights[:, span].contiguous()))
+        parts.append((span, weights[:, span].contiguous()))
     return parts
 
 
 def pool(maps: Tensor, parts: list[Part]) -> Tensor:
     """Maps [S, M, K, S], rows first, gathered into bins: [n · bins, n · bins, M, K], columns first."""
     side, *inner, _ = maps.shape
-    length = parts[-1][0].stop
-    rows = maps.new_empty((length, maps[0].numel()))
-    for bins, span, weights in parts:
-        torch.mm(weights, maps[span].flatten(1), out=rows[bins])
-    rows = rows.view(-1, side)
-    both = maps.new_empty((length, len(rows)))
-    for bins, span, weights in parts:
-        torch.mm(weights, rows[:, span].T, out=both[bins])
-    return both.view(length, length, *inner)
+    rows = torch.cat([weights @ maps[span].flatten(1) for span, weights in parts])
+    both = torch.cat([weights @ rows.view(-1, side)[:, span].T for span, weights in parts])
+    return both.view(len(both), len(rows), *inner)
 
 
 def macs(parts: list[Part], side: int, maps: int) -> int:
     """Multiply-adds of `pool` for so many maps of `side` pixels a side."""
-    gathered: int = sum(weights.numel() for *_, weights in parts)
-    bins: int = parts[-1][0].stop
+    gathered = sum(weights.numel() for _, weights in parts)
+    bins = sum(len(weights) for _, weights in parts)
     return maps * gathered * (side + bins)

@@ -24,6 +24,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.compiler import is_exporting
 
 from lenext.errors import UsageError
 from lenext.nn.threads import share_out
@@ -43,6 +44,9 @@ WITH_GAMMA = ("rbf", "exp_chi2")
 
 # Values of the sums x + y that are looked at together: they stay in a core's cache
 _PAIR_VALUES = 1 << 18
+
+# For 0, so that 0 and 0 give 0. Of float32 in double precision, too: some engines have no other
+_TINY = torch.finfo(torch.float32).tiny
 
 # Samples of the spectrum at 0 and at ± one interval, 2π/period: three numbers for one. The periods are the paper's best
 # for so many samples, as VLFeat states them (5.86 + 3.65, and 2.38 log 1.8 + 5.6). On pixels, digits and Fisher
@@ -71,7 +75,7 @@ def kernel_matrix(x: Tensor, y: Tensor, kernel: Kernel, gamma: float = 1.0) -> T
         return _harmonic(x, y)
     if kernel == "intersection":
         # min(x, y) = (x + y - |x - y|) / 2
-        return torch.cdist(x, y, p=1).neg_().add_(x.sum(1)[:, None]).add_(y.sum(1)).div_(2)
+        return _absolute(x, y).neg_().add_(x.sum(1)[:, None]).add_(y.sum(1)).div_(2)
     return x @ y.T
 
 
@@ -88,19 +92,30 @@ def distances(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
 
 def _harmonic(x: Tensor, y: Tensor) -> Tensor:
     """Σ 2xy / (x+y), [N, M], as Σ 2x - 2x² / (x+y): of each pair of numbers but a sum and a reciprocal are taken."""
-    values = x.new_empty(len(x), len(y))
-    columns = max(1, min(len(y), _PAIR_VALUES // x.shape[1]))
-    rows = max(1, _PAIR_VALUES // (columns * x.shape[1]))
-    shifted = x + torch.finfo(x.dtype).tiny  # 0 and 0 give 0
-    squares = x.square()[:, :, None]
+    blocks = _blocks(y)
 
-    def fill(i: int) -> None:
-        for j in range(0, len(y), columns):
-            sums = shifted[i : i + rows, None] + y[j : j + columns]
-            values[i : i + rows, j : j + columns] = (sums.reciprocal_() @ squares[i : i + rows])[..., 0]
+    def quotients(some: Tensor) -> Tensor:
+        positive = some.clamp(min=_TINY)
+        squares = some.square()[:, :, None]
+        return torch.cat([((positive[:, None] + block).reciprocal_() @ squares)[..., 0] for block in blocks], dim=1)
 
-    share_out(fill, range(0, len(x), rows))
+    # A graph is of any number of rows
+    rows = max(1, _PAIR_VALUES // blocks[0].numel())
+    values = quotients(x) if is_exporting() else torch.cat(share_out(quotients, torch.split(x, rows)))
     return values.neg_().add_(x.sum(1)[:, None]).mul_(2)
+
+
+def _absolute(x: Tensor, y: Tensor) -> Tensor:
+    """Σ |x-y|, [N, M]. What graphs are exported to has no such operation."""
+    if not is_exporting():
+        return torch.cdist(x, y, p=1)
+    return torch.cat([(x[:, None] - block).abs_().sum(2) for block in _blocks(y)], dim=1)
+
+
+def _blocks(y: Tensor) -> list[Tensor]:
+    """The rows of `y`, as many at a time as are compared with a row together."""
+    columns = max(1, _PAIR_VALUES // y.shape[1])
+    return [y[start : start + columns] for start in range(0, len(y), columns)]
 
 
 def feature_map(x: Tensor, kernel: Additive) -> Tensor:

@@ -4,13 +4,14 @@ Sums are taken in double precision, so that neither the size of a batch nor the 
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lenext.classical.machines.kernels import (
     MAP_WIDTH,
@@ -34,6 +35,9 @@ class Machine(Protocol):
     def scores(self, features: Features) -> Scores:
         """Features float32 [N, D] to scores float32 [N, K]."""
 
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        """Features float32 [N, D] to scores float64 [N, K], a function of tensors alone; nothing is checked."""
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What has to be stored; `from_arrays` takes it."""
 
@@ -55,15 +59,24 @@ class LinearMachine:
     feature_map: Additive | None = None
 
     def scores(self, features: Features) -> Scores:
-        weights, bias = torch.from_numpy(self.weights).double().T, torch.from_numpy(self.bias).double()
+        score = self.scorer()
         scores = np.empty((len(features), len(self.bias)), np.float32)
-        for part in _blocks(len(features), len(weights)):
+        for part in _blocks(len(features), self.weights.shape[1]):
             x = _tensor(features[part])
             if self.feature_map is not None:
                 require_histograms(x, self.feature_map)
-                x = feature_map(x, self.feature_map)
-            scores[part] = (x.double() @ weights + bias).numpy()
+            scores[part] = score(x).numpy()
         return scores
+
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        weights, bias = torch.from_numpy(self.weights).double().T, torch.from_numpy(self.bias).double()
+
+        def score(x: Tensor) -> Tensor:
+            if self.feature_map is not None:
+                x = feature_map(x, self.feature_map)
+            return x.double() @ weights + bias
+
+        return score
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"weights": self.weights, "bias": self.bias}
@@ -88,19 +101,27 @@ class KernelMachine:
     gamma: float = 1.0  # in units of 1/distance
 
     @functools.cached_property
-    def _vectors(self) -> torch.Tensor:
+    def _vectors(self) -> Tensor:
         """The vectors in double precision, once: converting them takes longer than scoring an image."""
         return torch.from_numpy(self.vectors).double()
 
     def scores(self, features: Features) -> Scores:
-        vectors, bias = self._vectors, torch.from_numpy(self.bias).double()
-        coefficients = torch.from_numpy(self.coefficients).T
+        score = self.scorer()
         scores = np.empty((len(features), len(self.bias)), np.float32)
         for part in _blocks(len(features), max(self.vectors.shape)):
             x = _tensor(features[part])
             require_histograms(x, self.kernel)
-            scores[part] = (kernel_matrix(x.double(), vectors, self.kernel, self.gamma) @ coefficients + bias).numpy()
+            scores[part] = score(x).numpy()
         return scores
+
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        vectors, bias = self._vectors, torch.from_numpy(self.bias).double()
+        coefficients = torch.from_numpy(self.coefficients).T
+
+        def score(x: Tensor) -> Tensor:
+            return kernel_matrix(x.double(), vectors, self.kernel, self.gamma) @ coefficients + bias
+
+        return score
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {
@@ -158,5 +179,5 @@ def _blocks(n: int, width: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _tensor(features: NDArray[Any]) -> torch.Tensor:
+def _tensor(features: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.require(features, np.float32, ["C", "W"]))

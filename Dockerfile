@@ -1,0 +1,25 @@
+# A server for a bundle:
+#
+#     docker build -t lenext .
+#     docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/best.lenext:/model.lenext:ro" lenext
+#
+# With `-e LENEXT_API_KEY` it asks for a key; options of `lenext serve` follow the image's name, after /model.lenext.
+# Not built yet: there was no Docker at hand.
+
+FROM python:3.11-slim
+
+# PyTorch for processors only, a tenth of the size; empty for PyPI's, with CUDA
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COPY pyproject.toml README.md LICENSE /src/
+COPY src /src/src
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
+    && pip install --no-cache-dir "/src[serve]" \
+    && useradd --create-home lenext
+
+USER lenext
+EXPOSE 8000
+HEALTHCHECK --start-period=60s --interval=15s --timeout=5s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+# Within the container every address is its own: what of it is published, -p says
+ENTRYPOINT ["lenext", "serve", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["/model.lenext"]
