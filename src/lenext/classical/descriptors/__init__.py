@@ -87,10 +87,5 @@ def extractor(settings: Descriptors, size: int, channels: int) -> Callable[[Tens
             f"descriptors.kind: given {settings.kind!r}, accepted in a graph of tensor operations: hog, dense_sift, as "
             "keypoints are found by code of OpenCV or mahotas, and are as many as an image has"
         )
-    where, describe = dense.places(settings.side or size, settings)[None], dense.describer(size, channels, settings)
-
-    def patches(images: Tensor) -> Patches:
-        values, valid = zip(*describe(planes.rows_first(images)), strict=True)
-        return Patches(torch.cat(values, dim=1), where, torch.cat(valid, dim=1))
-
-    return patches
+    describe = dense.describer(size, channels, settings)
+    return lambda images: describe(planes.rows_first(images), None)

@@ -64,45 +64,47 @@ def dense_sift(images: NDArray[np.uint8], settings: Descriptors, device: torch.d
     given, channels = images.shape[1], images.shape[3]
     side, number = settings.side or given, count(settings, channels)
     where, describe = places(side, settings), describer(given, channels, settings, device)
-    values = torch.empty((len(images), len(where), number * LENGTH), device=device)
+    values = torch.empty((len(images), len(where), number, LENGTH), device=device)
     valid = torch.empty((len(images), len(where)), dtype=torch.bool, device=device)
 
     def work(chunk: slice) -> None:
-        first = 0
-        for own, contrast in describe(pixels(images[chunk], device)):
-            span = slice(first, first + own.shape[1])
-            values[chunk, span], valid[chunk, span] = own, contrast
-            first = span.stop
+        valid[chunk] = describe(pixels(images[chunk], device), values[chunk]).valid
 
     # A graphics processor has work enough to do only if it gets all at once
     on_cpu = values.device.type == "cpu"
     in_chunks(work, len(images), max(1, _CHUNK // (number * side * side)) if on_cpu else max(1, len(images)))
-    return Patches(values, where[None].to(device), valid)
+    return Patches(values.flatten(2), where[None].to(device), valid)
 
 
 def describer(
     given: int, channels: int, settings: Descriptors, device: torch.device | str = "cpu"
-) -> Callable[[Tensor], list[tuple[Tensor, Tensor]]]:
+) -> Callable[[Tensor, Tensor | None], Patches]:
     """What describes images of so many pixels a side and channels: a function of tensors alone, on `device`.
 
-    It takes `pixels` float32 [H, N, C, H], and gives for each size of patch the numbers float32 [N, P, D] and which
-    patches have contrast, bool [N, P].
+    It takes `pixels` float32 [H, N, C, H] and, so that nothing is copied, float32 [N, P, planes, 128] to write the
+    values to; or None, as a graph is to write to nothing.
     """
     side, number = settings.side or given, count(settings, channels)
-    resize = resizer(given, side, device)
+    resize, where = resizer(given, side, device), places(side, settings)[None].to(device)
     scales = [
         (grid, [(span, weights.to(device)) for span, weights in _parts(grid, side)]) for grid in grids(side, settings)
     ]
 
-    def describe(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def describe(x: Tensor, out: Tensor | None) -> Patches:
         maps = _directions(planes(resize(x), settings.colour).flatten(1, 2))
-        described = []
+        values, valid, first = [], [], 0
         for grid, parts in scales:
             pooled = pooling.pool(maps, parts).view(grid.n, BINS, grid.n, BINS, x.shape[1], number, DIRECTIONS)
-            values = pooled.permute(4, 2, 0, 5, 3, 1, 6).flatten(4).flatten(1, 2)
-            contrast = _normalise(values, grid.window**2, root=settings.root)
-            described.append((values.flatten(2), contrast.any(dim=2)))
-        return described
+            patches = pooled.permute(4, 2, 0, 5, 3, 1, 6)
+            if out is None:
+                own = patches.flatten(4).flatten(1, 2)
+            else:
+                own = out[:, first : first + grid.n**2]
+                own.view(patches.shape).copy_(patches)
+            valid.append(_normalise(own, grid.window**2, root=settings.root).any(dim=2))
+            values.append(own)
+            first += grid.n**2
+        return Patches((torch.cat(values, dim=1) if out is None else out).flatten(2), where, torch.cat(valid, dim=1))
 
     return describe
 

@@ -37,7 +37,7 @@ def pixels(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Ten
 
 
 def rows_first(images: Tensor) -> Tensor:
-    """What `pixels` gives, of a tensor uint8 [N, H, H, C]; not a copy of its own where a graph is traced."""
+    """What `pixels` gives, of a tensor uint8 [N, H, H, C]."""
     return images.permute(1, 0, 3, 2).float()
 
 
