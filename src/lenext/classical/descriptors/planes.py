@@ -85,8 +85,11 @@ def gradients(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def macs(given: int, side: int, channels: int, settings: Descriptors) -> int:
-    """Multiply-adds per image, from `given` pixels a side to planes of `side` pixels a side."""
-    mixing = count(settings, channels) * channels * side * side if channels > 1 else 0
+    """Multiply-adds per image, from `given` pixels a side to planes of `side` pixels a side.
+
+    Opponent colours are sums, and not counted.
+    """
+    mixing = channels * side * side if channels > 1 and settings.colour == "luminance" else 0
     return resizing_macs(given, side, channels) + mixing
 
 

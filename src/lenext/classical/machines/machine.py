@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.compiler import is_exporting
 
 from lenext.classical.machines.kernels import (
     MAP_WIDTH,
@@ -26,6 +27,9 @@ from lenext.errors import DataError
 Features = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
+_SUMMED = (
+    128  # vectors in one sum of an exported graph; RBF on Fashion-MNIST: probabilities off by 3e-5, by 9e-5 in one
+)
 _BLOCK_VALUES = 1 << 22  # features or kernel values that are in memory at a time
 
 
@@ -119,7 +123,7 @@ class KernelMachine:
         coefficients = torch.from_numpy(self.coefficients).T
 
         def score(x: Tensor) -> Tensor:
-            return kernel_matrix(x.double(), vectors, self.kernel, self.gamma) @ coefficients + bias
+            return _product(kernel_matrix(x.double(), vectors, self.kernel, self.gamma), coefficients) + bias
 
         return score
 
@@ -172,6 +176,18 @@ def _require(arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[tu
         raise DataError(f"expected an SVM's arrays {want}, given {given}")
     if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise DataError(f"an SVM's array {bad[0]!r} holds values that are no finite numbers")
+
+
+def _product(values: Tensor, coefficients: Tensor) -> Tensor:
+    """`values` [N, S] times `coefficients` [S, K].
+
+    Exported for engines that may compute in single precision, a few vectors at a time: large products nearly cancel,
+    and short sums lose less of what is left.
+    """
+    if not is_exporting():
+        return values @ coefficients
+    starts = range(0, len(coefficients), _SUMMED)
+    return torch.stack([values[:, i : i + _SUMMED] @ coefficients[i : i + _SUMMED] for i in starts]).sum(0)
 
 
 def _blocks(n: int, width: int) -> list[slice]:
