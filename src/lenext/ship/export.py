@@ -162,8 +162,8 @@ def some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def client(to: Format) -> str:
-    """The program that predicts pictures with an export, for one format: that of client.py, its engine exchanged."""
-    text = Path(__file__).with_name("client.py").read_text(encoding="utf-8")
+    """The program that predicts with an export in that format: the one in client/, its engine exchanged."""
+    text = (Path(__file__).parent / "client" / "predict.py").read_text(encoding="utf-8")
     for own, other in zip(_ENGINES["onnx"], _ENGINES[to], strict=True):
         assert own in text
         text = text.replace(own, other)
