@@ -1,5 +1,6 @@
 """Whatever computes the scores, the answers are the same; the fastest is found out and remembered."""
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,24 @@ def test_an_engine_that_predicts_otherwise_takes_no_part(bundle: Bundle, monkeyp
     assert [*choice.images_per_second] == ["torch"]
     assert all("probabilities differ by" in reason for reason in choice.left_out.values())
     assert len(choice.left_out) == 2
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2): where a thread handles its signals."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    @classmethod
+    def of_this_thread(cls) -> int | None:
+        stack = cls()
+        assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+        return stack.place
+
+
+def test_after_measuring_signals_are_handled_where_they_were(bundle: Bundle) -> None:
+    before = SignalStack.of_this_thread()
+    engines.measure(bundle)
+    assert SignalStack.of_this_thread() == before
 
 
 def test_what_no_engine_is_called_is_refused(bundle: Bundle) -> None:
