@@ -8,8 +8,8 @@
 
 FROM python:3.11-slim
 
-# PyTorch for processors only, a tenth of the size; empty for PyPI's, with CUDA
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The address of PyTorch's index of builds for processors only makes the image a tenth of the size
+ARG TORCH_INDEX=
 COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
