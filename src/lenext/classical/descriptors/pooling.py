@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.compiler import is_exporting
 
 from lenext.errors import UsageError
 
@@ -93,9 +94,19 @@ def matrices(grid: Grid, side: int, *, deviation: float, within: float) -> list[
 def pool(maps: Tensor, parts: list[Part]) -> Tensor:
     """Maps [S, M, K, S], rows first, gathered into bins: [n · bins, n · bins, M, K], columns first."""
     side, *inner, _ = maps.shape
-    rows = torch.cat([weights @ maps[span].flatten(1) for span, weights in parts])
-    both = torch.cat([weights @ rows.view(-1, side)[:, span].T for span, weights in parts])
-    return both.view(len(both), len(rows), *inner)
+    rows = _gathered(maps.flatten(1), parts)
+    return _gathered(rows.view(-1, side).T, parts).view(len(rows), len(rows), *inner)
+
+
+def _gathered(pixels: Tensor, parts: list[Part]) -> Tensor:
+    """Pixels [S, M] gathered into bins, [n · bins, M]."""
+    if is_exporting():  # what is written in place is not of any number of images
+        return torch.cat([weights @ pixels[span] for span, weights in parts])
+    bins, first = pixels.new_empty(sum(len(weights) for _, weights in parts), pixels.shape[1]), 0
+    for span, weights in parts:
+        torch.mm(weights, pixels[span], out=bins[first : first + len(weights)])
+        first += len(weights)
+    return bins
 
 
 def macs(parts: list[Part], side: int, maps: int) -> int:
