@@ -13,6 +13,7 @@ from lenext.classical.graph import graph
 from lenext.data import Preprocess
 from lenext.errors import UsageError
 from lenext.ladder import resolve
+from lenext.ship.engines import on_a_thread
 
 WORDS = {"words": 6, "sample": 2000, "iterations": 3}
 REDUCED = WORDS | {"pca": 12}
@@ -78,7 +79,8 @@ def in_onnx_runtime(program, folder):
 
 
 def in_openvino(program, folder):
-    model = openvino.compile_model(openvino.convert_model(program), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = on_a_thread(lambda: openvino.compile_model(openvino.convert_model(program), "CPU", settings))
     return lambda images: model([images])[0]
 
 

@@ -14,10 +14,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from lenext.ship.bundle import Bundle
 from lenext.ship.graph import program, to_onnx
 from lenext.ship.predict import probabilities
 
+Made = TypeVar("Made")
 Scores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 TOLERANCE = {"float32": 1e-4, "bf16": 2e-2}  # of a probability
@@ -106,7 +108,7 @@ def _openvino(bundle: Bundle, precision: str = "f32") -> Scores:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.compile_model(_onnx_file(bundle), "CPU", settings)
+    model = on_a_thread(functools.partial(openvino.compile_model, _onnx_file(bundle), "CPU", settings))
     output = model.output("scores")
 
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -190,12 +192,17 @@ def measure(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
         for name, classifier in taking_part.items():
             rates[name].append(_rate(functools.partial(classifier.scores, batch), batch_size, _SECONDS / _ROUNDS))
     medians = {name: round(statistics.median(rate), 2) for name, rate in rates.items()}
-    # Each of OpenVINO's models puts the thread's signal stack back as it found it: the last one has to go first, or the
-    # next Ctrl+C is handled on a stack that is gone
-    del found, classifier
-    while taking_part:
-        taking_part.popitem()
     return Choice(max(medians, key=medians.__getitem__), medians, left_out, batch_size)
+
+
+def on_a_thread(make: Callable[[], Made]) -> Made:
+    """What `make` gives on a thread of its own, which compiling a model of OpenVINO's has to be.
+
+    It takes the thread's signal stack for its own, and when the model goes it puts back what it found. With two of them
+    that may be the stack of one that is gone, and the next Ctrl+C on that thread is a fault; a new thread has none.
+    """
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(make).result()
 
 
 def _must_agree(found: NDArray[np.float32], expected: NDArray[np.float32], precision: str) -> None:

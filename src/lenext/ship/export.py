@@ -26,6 +26,7 @@ from lenext.data import Evaluation, prepare_with, preprocess
 from lenext.errors import DataError, ParityError, UsageError
 from lenext.evaluate import Difference, paired
 from lenext.ship.bundle import Bundle
+from lenext.ship.engines import on_a_thread
 from lenext.ship.graph import program, to_onnx
 from lenext.ship.predict import OUTLIER, probabilities
 from lenext.ship.quantise import quantise
@@ -237,5 +238,5 @@ def client_at(folder: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    on_a_thread(functools.partial(spec.loader.exec_module, module))
     return module
