@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+from playwright.sync_api import Page
 
 # WCAG's contrast of every piece of text on the page with what lies behind it, the worst first
 CONTRASTS = """() => {
@@ -39,6 +40,18 @@ COVERED = """e => {
   return pairs.filter(([[, a], [, b]]) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
     && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3).map(([[a], [b]]) => [a, b]);
 }"""
+
+
+def check_readable(page: Page, least: int) -> None:
+    """A page fits its window, is light or dark as asked, and its text, more than `least` pieces, stands out (AA)."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate(OVERFLOW) == 0
+        background = brightness(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert background < 40 if scheme == "dark" else background > 240
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > least
+        assert contrasts[0][0] >= 4.5, contrasts[:3]
 
 
 def brightness(colour: str) -> float:

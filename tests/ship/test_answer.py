@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.special import log_softmax
 
@@ -82,8 +83,6 @@ def test_a_bundle_without_validation_images_still_answers(result: Result, digits
 
 def test_validation_that_does_not_fit_is_damage(result: Result, tmp_path: Path) -> None:
     tensors, path = load_file(result.bundle), tmp_path / "x.lenext"
-    from safetensors import safe_open
-
     with safe_open(result.bundle, framework="np") as file:
         metadata = file.metadata()
     tensors["validation.labels"] = tensors["validation.labels"] + 5

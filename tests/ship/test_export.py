@@ -156,7 +156,7 @@ def test_what_does_not_agree_is_not_left_behind(run: Result, tmp_path: Path, mon
 def test_eight_bits_cost_what_the_paired_test_says(run: Result, tmp_path: Path) -> None:
     bundle = load(run.bundle)
     validation = exporting.images_of(bundle, "digits", "val")
-    calibration = exporting.some(exporting.images_of(bundle, "digits", "train").subset.images)
+    calibration = exporting.to_calibrate_on(exporting.images_of(bundle, "digits", "train").subset.images)
     assert len(calibration) == 300
     made = exporting.export(
         bundle, "onnx", tmp_path / "int8", validation=validation, calibration=calibration, max_drop=0.03

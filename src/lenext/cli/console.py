@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
-from lenext.errors import Interrupted, LenextError
+from lenext.errors import Interrupted, LenextError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,12 @@ class Settings:
         from lenext.spec import merge, parse_sets, read_yaml
 
         return merge(read_yaml(self.config) if self.config else {}, parse_sets(self.set))
+
+
+def check_given(pictures: Sequence[str]) -> None:
+    """Raises UsageError where a verb is given no pictures, before anything is loaded for them."""
+    if not pictures:
+        raise UsageError("no pictures given; accepted: files, folders, or patterns such as 'in/*.jpg'")
 
 
 def print_json(document: Any) -> None:

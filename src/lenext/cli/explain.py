@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lenext.cli.console import Output, complain, print_json
+from lenext.cli.console import Output, check_given, complain, print_json
 
 
 def explain(
@@ -33,14 +33,13 @@ def explain(
         The folder to write to; nothing in it is overwritten.
     """
     from lenext.data import encode_png
-    from lenext.errors import DataError, UsageError
+    from lenext.errors import DataError
     from lenext.record import write_whole
     from lenext.report.text import percent, plural
     from lenext.ship.bundle import load
     from lenext.ship.explain import explain_files
 
-    if not paths:
-        raise UsageError("no pictures given; accepted: files, folders, or patterns such as 'in/*.jpg'")
+    check_given(paths)
     model = load(bundle)
     rows: list[dict[str, Any]] = []
     for p, found in explain_files(model, paths, label):

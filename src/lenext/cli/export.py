@@ -51,7 +51,8 @@ def export(
     source = data or exporting.trained_on(bundle, model)
     try:
         validation = exporting.images_of(model, source, "val")
-        calibration = exporting.some(exporting.images_of(model, source, "train").subset.images) if int8 else None
+        if int8:
+            calibration = exporting.to_calibrate_on(exporting.images_of(model, source, "train").subset.images)
     except (DataError, UsageError):
         if data or int8:
             raise

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lenext.cli.console import Output, complain, print_json
+from lenext.cli.console import Output, check_given, complain, print_json
 
 if TYPE_CHECKING:
     from lenext.ship.predict import Prediction
@@ -52,8 +52,7 @@ def predict(
     from lenext.ship.bundle import load
     from lenext.ship.engines import choose, with_engine
 
-    if not paths:
-        raise UsageError("no pictures given; accepted: files, folders, or patterns such as 'in/*.jpg'")
+    check_given(paths)
     if out:
         return _write(out, bundle, paths, abstain, engine, _workers(workers, ray=ray), output)
     if workers is not None or ray:

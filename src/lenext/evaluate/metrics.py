@@ -76,6 +76,7 @@ def worst(scores: Scores, labels: Labels, n: int = 24) -> NDArray[np.int64]:
 
 
 def check_scores(scores: Scores, labels: Labels, k: int) -> None:
+    """Raises DataError where there are no images, shapes or labels do not fit `k` classes, or scores are not finite."""
     if scores.ndim != 2 or scores.shape[1] != k or labels.shape != scores.shape[:1]:
         raise DataError(
             f"cannot evaluate scores of shape {list(scores.shape)} against labels of shape {list(labels.shape)}; "

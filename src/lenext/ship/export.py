@@ -157,7 +157,7 @@ def trained_on(path: Path, bundle: Bundle) -> str:
     return str(source if Path(source).name == own else own)
 
 
-def some(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_calibrate_on(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """As many of images [N, H, W, C], evenly spaced, as it takes to know the ranges of what is computed."""
     return images[np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images)), dtype=np.int64)]
 
@@ -193,29 +193,31 @@ def _write(made: torch.export.ExportedProgram, to: Format, folder: Path, calibra
 def _judged(
     bundle: Bundle, folder: Path, validation: Evaluation | None, max_drop: float | None
 ) -> tuple[float, Difference | None]:
-    """How far the client in `folder` is from the bundle, both from files' bytes: the largest difference of a
-    probability, and with a `max_drop` that of accuracy, too. Raises ParityError.
+    """The largest difference of a probability between the client in `folder` and the bundle, from files' bytes.
+
+    With a `max_drop` also that of the accuracy on the validation images, which is all that is held against it then.
+    Raises ParityError.
     """
     other = client_at(folder)
-    goldens = [preprocess(file, bundle.preprocess) for file in bundle.goldens]
-    found, expected = _both(bundle, other, iter(bundle.goldens), np.array(goldens, np.uint8))
+    goldens = np.array([preprocess(file, bundle.preprocess) for file in bundle.goldens], np.uint8)
+    pairs = [_both(bundle, other, iter(bundle.goldens), goldens)] if len(goldens) else []
     if validation is not None:
-        own, others = found, expected
-        found, expected = _both(bundle, other, validation.files(), validation.subset.images)
-        if max_drop is not None:
-            right = [rows.argmax(axis=1) == validation.subset.labels for rows in (found, expected)]
-            change = paired(*right)
-            if -change.value > max_drop:
-                raise ParityError(f"int8 costs {-100 * change.value:.2f} points of accuracy on {len(found):,} "
-                                  f"validation images, allowed: {100 * max_drop:g}; nothing is written")  # fmt: skip
-            return float(np.abs(found - expected).max()), change
-        found, expected = np.concatenate([own, found]), np.concatenate([others, expected])
-    difference = float(np.abs(found - expected).max(initial=0.0))
-    differ = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
+        pairs.append(_both(bundle, other, validation.files(), validation.subset.images))
+    difference = max((float(np.abs(found - expected).max()) for found, expected in pairs), default=0.0)
+    predicted = [tuple(rows.argmax(axis=1) for rows in pair) for pair in pairs]
+    if max_drop is not None:
+        assert validation is not None
+        change = paired(*(classes == validation.subset.labels for classes in predicted[-1]))
+        if -change.value > max_drop:
+            raise ParityError(f"int8 costs {-100 * change.value:.2f} points of accuracy on {len(validation.subset):,} "
+                              f"validation images, allowed: {100 * max_drop:g}; nothing is written")  # fmt: skip
+        return difference, change
+    differ = sum(int((found != expected).sum()) for found, expected in predicted)
     if differ or not difference <= TOLERANCE:
         raise ParityError(
-            f"the export predicts otherwise than the bundle: of {len(found):,} pictures {differ:,} get another class, "
-            f"probabilities differ by up to {difference:.3g}, allowed: {TOLERANCE:g}; nothing is written"
+            f"the export predicts otherwise than the bundle: of {sum(len(found) for found, _ in pairs):,} pictures "
+            f"{differ:,} get another class, probabilities differ by up to {difference:.3g}, allowed: {TOLERANCE:g}; "
+            "nothing is written"
         )
     return difference, None
 
@@ -224,12 +226,12 @@ def _both(
     bundle: Bundle, other: ModuleType, files: Iterator[bytes], images: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Probabilities [N, K] by the client, of `files`, and by the bundle, of what it makes of them."""
-    found, expected = [np.empty((0, len(bundle.classes)), np.float32)], []
+    found, expected = [], []
     for start in range(0, len(images), _BATCH):
-        some = images[start : start + _BATCH]
-        found.append(other.predict(list(itertools.islice(files, len(some))))[0])
-        expected.append(probabilities(bundle.scores(some)))
-    return np.concatenate(found), np.concatenate([found[0], *expected])
+        batch = images[start : start + _BATCH]
+        found.append(other.predict(list(itertools.islice(files, len(batch))))[0])
+        expected.append(probabilities(bundle.scores(batch)))
+    return np.concatenate(found), np.concatenate(expected)
 
 
 def client_at(folder: Path) -> ModuleType:
