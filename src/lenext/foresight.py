@@ -62,7 +62,7 @@ _READ = 2048  # images that are decoded for it, at most
 _WHOLE = (("resnet34", 0.5, 64, 16), ("resnet101", 0.25, 64, 16), ("googlenet", 0.5, 64, 16),
           ("inception_v4", 0.5, 75, 8), ("vgg13_bn", 0.5, 64, 16))  # fmt: skip
 _IN_PARTS = (("resnet32", 1.0, 28, 64), ("resnet56", 1.0, 28, 64), ("vgg13_bn", 0.25, 32, 64))
-_WHOLE_SECONDS = 0.4  # of each
+_WHOLE_SECONDS = 0.3  # of each
 _MOST_BEYOND = 2.0
 
 # Of a classical rung, on a machine whose float32 product makes _OF_PEAK multiply-adds a second: seconds per
@@ -194,17 +194,25 @@ def train_step_seconds(
     network: nn.Module, channels: int, size: int, batch: int, precision: str, timing: Timing | None = None
 ) -> float:
     """Seconds of a step of our loop, for any network on images [channels, size, size]; by `timing`, or else here."""
-    timing = timing or this_machine()
+    return _train_step_seconds(network, channels, size, batch, precision, [timing or this_machine()])[0]
+
+
+def _train_step_seconds(
+    network: nn.Module, channels: int, size: int, batch: int, precision: str, timings: Sequence[Timing]
+) -> list[float]:
+    """By each of `timings`."""
     found = operations(network, channels=channels, size=size, training=True)
     if precision == "bf16" and missing_kernels() is None:
         found = fused(network, found)
     macs = int(sum(one.macs for one in found))
     parts = number_of_parts(network, macs, batch)
     threads = 1 if macs * batch < SMALL_MACS else torch.get_num_threads()
-    step = timing.step_seconds(
-        [_normalising(channels, size), *found], batch, precision=precision, training=True, parts=parts, threads=threads
-    )
-    return step + timing.update_seconds(network)
+    found = [_normalising(channels, size), *found]
+    return [
+        timing.step_seconds(found, batch, precision=precision, training=True, parts=parts, threads=threads)
+        + timing.update_seconds(network)
+        for timing in timings
+    ]
 
 
 def predict_seconds(
@@ -303,7 +311,7 @@ def _beyond(found: Profile, networks: Sequence[tuple[str, float, int, int]]) -> 
         settings = {"model": {"width": width}, "recipe": {"at_once": images}}
         rate = bench_train(name, **shape, batch_size=images, settings=settings, repeats=1, seconds=_WHOLE_SECONDS)
         network = build(name, **shape, width=width)
-        foretold = [train_step_seconds(network, 3, size, images, found.precision, timing) for timing in timings]
+        foretold = _train_step_seconds(network, 3, size, images, found.precision, timings)
         steps.append((images / rate.images_per_second, *foretold))
     measured, alone, usual = np.transpose(steps)
 

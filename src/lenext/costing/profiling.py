@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -33,9 +33,13 @@ VERSION = 12
 REFERENCE = Path(__file__).with_name("reference.json")  # of a machine of ours, see its `device`
 PICTURE = (387, 469)  # pixels high and wide: the mean of ImageNet's (Russakovsky et al. 2015)
 _PICTURES = 200
-_LONGEST = 0.006  # seconds for one measurement, of two
+_LONGEST = 0.004  # seconds for one measurement, of two
+_LONG_ENOUGH = 0.01  # seconds of an operation that is not measured a second time: a disturbance is a small part of it
 _LARGEST_MACS = 6e8  # of a sampled operation
-_LARGEST_NUMBERS = 1 << 23  # of its activations
+_LARGEST_NUMBERS = 1 << 23  # of its activations; depthwise, which takes longest, of half as many
+
+Work = Callable[[Tensor], Tensor]
+Drawn = tuple[Operation, int, Work, tuple[int, ...]]  # an operation, images at a time, what does it, its input's shape
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def cache_file() -> Path:
 
 
 def measure(every: int = 1) -> Profile:
-    """Measures the machine that we are on, its CPU; half a minute, in which nothing else should be running.
+    """Measures the machine that we are on, its CPU; twenty seconds, in which nothing else should be running.
 
     With `every` only each so many operations, which is sooner done and foretells worse.
     """
@@ -171,17 +175,8 @@ def measure(every: int = 1) -> Profile:
     threads, cpu = torch.get_num_threads(), torch.device("cpu")
     precisions = _precisions()
     peaks = {name: peak_macs(_dtype(name), cpu, repeats=50) for name in precisions}
-    found: dict[tuple[int, int, bool], Sample] = {}
-    for _ in range(2):  # as what disturbs one time will not disturb the other
-        for place, (operation, images, work, shape) in enumerate(list(drawn())[::every]):
-            precision = precisions[int(np.random.default_rng(place).random() < 0.3) % len(precisions)]
-            for number in {1, threads} if place % 2 or not operation.macs else {threads}:
-                for training in (False, True):
-                    seconds = _time(work, shape, precision, number, operation, training=training)
-                    before = found.get((place, number, training))
-                    if before is None or seconds < before.seconds:
-                        sample = Sample(operation, images, precision, number, training, seconds)
-                        found[place, number, training] = sample
+    bandwidth, decoding, update = _bandwidth(), _decoding(threads), _update()
+    samples = _samples(list(drawn())[::every], precisions, threads)
     return Profile(
         version=VERSION,
         device=_device_name(),
@@ -189,11 +184,30 @@ def measure(every: int = 1) -> Profile:
         precision=precisions[0],
         seconds=round(time.perf_counter() - start, 2),
         peaks=peaks,
-        bandwidth=_bandwidth(),
-        decoding=_decoding(threads),
-        update=_update(),
-        samples=tuple(found.values()),
+        bandwidth=bandwidth,
+        decoding=decoding,
+        update=update,
+        samples=tuple(samples),
     )
+
+
+def _samples(operations: Sequence[Drawn], precisions: Sequence[str], threads: int) -> Iterable[Sample]:
+    """The faster of two measurements of each; the second when all had their first, as disturbances may take seconds."""
+    found: dict[tuple[int, int, bool], Sample] = {}
+    for _ in range(2):
+        for place, (operation, images, work, shape) in enumerate(operations):
+            precision = precisions[int(np.random.default_rng(place).random() < 0.3) % len(precisions)]
+            x = _numbers(shape, _dtype(precision))
+            for number in {1, threads} if place % 2 or not operation.macs else {threads}:
+                for training in (False, True):
+                    before = found.get((place, number, training))
+                    if before is not None and before.seconds > _LONG_ENOUGH:
+                        continue
+                    seconds = _time(work, x, precision, number, operation, training=training)
+                    if before is None or seconds < before.seconds:
+                        sample = Sample(operation, images, precision, number, training, seconds)
+                        found[place, number, training] = sample
+    return found.values()
 
 
 def _precisions() -> tuple[str, ...]:
@@ -215,8 +229,6 @@ def _device_name() -> str:
 
 # ---- the operations that are sampled ----
 
-Work = Callable[[Tensor], Tensor]
-Drawn = tuple[Operation, int, Work, tuple[int, ...]]
 _IN_PLACE: dict[str, Work] = {
     "relu": partial(F.relu, inplace=True),
     "hardtanh": partial(F.relu6, inplace=True),
@@ -224,7 +236,7 @@ _IN_PLACE: dict[str, Work] = {
 
 
 def drawn() -> Iterator[Drawn]:
-    """Operations of every kind, images at a time, what does it, and the shape of its input [N, C, H, W]."""
+    """Operations of every kind; inputs are [N, C, H, W]."""
     yield from _convolutions("dense", 84, kernels=(3, 3, 3, 5, 7))
     yield from _convolutions("pointwise", 76, kernels=(1,))
     yield from _convolutions("depthwise", 112, kernels=(3, 3, 5))
@@ -259,7 +271,8 @@ def _convolutions(kind: str, number: int, kernels: tuple[int, ...]) -> Iterator[
         out = -(-side // stride)
         macs = out * out * kernel**2 * inner // groups * outer
         numbers = max(inner * side**2, outer * out**2)
-        if images * macs > _LARGEST_MACS or images * numbers > _LARGEST_NUMBERS or images * macs < 1e3:
+        largest = _LARGEST_NUMBERS // (2 if kind == "depthwise" else 1)
+        if images * macs > _LARGEST_MACS or images * numbers > largest or images * macs < 1e3:
             continue
         made += 1
         conv = nn.Conv2d(inner, outer, kernel, stride, kernel // 2, groups=groups, bias=False)
@@ -332,22 +345,24 @@ def _halton(place: int, base: int) -> float:
 # ---- how they are timed ----
 
 
-def _time(work: Work, shape: tuple[int, ...], precision: str, threads: int, one: Operation, *, training: bool) -> float:
+def _time(work: Work, x: Tensor, precision: str, threads: int, one: Operation, *, training: bool) -> float:
     """Forward, and in training backward as well."""
     if isinstance(work, nn.Module):
         work.to(memory_format=torch.channels_last)
         work.train(training)
-    x = _numbers(shape, precision)
-    forward = _IN_PLACE.get(one.kind, work)
+    if forward := _IN_PLACE.get(one.kind):
+        x = x.clone()
+    else:
+        forward = work
     # Weights are made bf16 anew for every batch of a network, so here for every call
     bf16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     with on_threads(threads), bf16:
         if not training:
             with torch.no_grad():
                 return _fastest(lambda: forward(x))
-        x.requires_grad_(not one.first)
+        x = x.detach().requires_grad_(not one.first)
         made = work(x)
-        gradient = _numbers(made.shape, precision).to(made.dtype)
+        gradient = _numbers(made.shape, made.dtype)
         learning = [t for t in (x, *(work.parameters() if isinstance(work, nn.Module) else ())) if t.requires_grad]
         if forward is work:
             return max(1e-6, _fastest(lambda: torch.autograd.grad(work(x), learning, gradient)) - _beginning())
@@ -367,23 +382,25 @@ def _beginning() -> float:
     return _fastest(lambda: torch.autograd.grad(x.view_as(x), x, gradient))
 
 
-def _numbers(shape: Sequence[int], precision: str) -> Tensor:
-    """Random ones, of which there is one store: to draw them would take longer than what is timed."""
-    values = _store()[: math.prod(shape)].view(*shape).to(_dtype(precision))
-    return values.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else values
+def _numbers(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Random ones, in the layout that networks have: a view of the one store, as to draw them would take longer."""
+    values = _store(dtype)[: math.prod(shape)]
+    if len(shape) != 4:
+        return values.view(*shape)
+    images, channels, height, width = shape
+    return values.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
 @cache
-def _store() -> Tensor:
-    return torch.randn(2 * _LARGEST_NUMBERS)
+def _store(dtype: torch.dtype) -> Tensor:
+    return torch.randn(2 * _LARGEST_NUMBERS).to(dtype)
 
 
 def _fastest(once: Callable[[], Any]) -> float:
-    """Seconds; the fastest of some, as others can only slow it down."""
-    once()
+    """Seconds; the fastest of some, as the first time and other programs can only slow it down."""
     seconds: list[float] = []
     began = time.perf_counter()
-    while len(seconds) < 9 and (len(seconds) < 2 or time.perf_counter() - began < _LONGEST):
+    while len(seconds) < 10 and (len(seconds) < 2 or time.perf_counter() - began < _LONGEST):
         start = time.perf_counter()
         once()
         seconds.append(time.perf_counter() - start)
