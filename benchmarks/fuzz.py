@@ -1,23 +1,30 @@
-"""Ten thousand broken files through `lenext predict`: does it end, does every file get its row, how long does one take?
+"""Ten thousand broken files through `lenext predict` and `lenext serve`: is each answered, how long does one take?
 
-    python benchmarks/fuzz.py                 # ten minutes
+    python benchmarks/fuzz.py                 # a quarter of an hour
     python benchmarks/fuzz.py --files 500     # a trial of the trial
 
 The files are those of tests/fuzzed.py: real pictures in every format, damaged, spliced, of absurd sizes, no pictures at
 all. First all of them in one call of the command line, as somebody would; then each by itself, with its time, and those
-that took longest twice more, as other programs may have been in the way. What is counted are the kinds of errors, and
+that took longest twice more, as other programs may have been in the way; then each by itself to `POST /predict` of a
+server in a process of its own, the longest again twice more. What is counted are the kinds of errors, the statuses, and
 what was done to the files that were predicted all the same.
 """
 
 import argparse
 import csv
+import functools
+import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import httpx2
 
 import lenext
 from lenext.ship.bundle import Bundle
@@ -28,12 +35,12 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from fuzzed import fuzzed
 
 LIMIT = 5.0  # seconds for a file
+LENEXT = [sys.executable, "-X", "faulthandler", "-m", "lenext.cli"]
 
 
 def at_once(bundle: Path, folder: Path, out: Path) -> tuple[list[dict[str, str]], int]:
     """The rows of one call, and its exit code."""
-    words = ["-X", "faulthandler", "-m", "lenext.cli", "predict", str(bundle), str(folder), "--out", str(out)]
-    ended = subprocess.run([sys.executable, *words], check=False)
+    ended = subprocess.run([*LENEXT, "predict", str(bundle), str(folder), "--out", str(out)], check=False)
     with out.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file)), ended.returncode
 
@@ -45,8 +52,51 @@ def taken(model: Bundle, path: Path) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - used
 
 
+def one_by_one(folder: Path, take: Callable[[Path], tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """By name, those that took longest the least of three times."""
+    seconds = {path.name: take(path) for path in sorted(folder.iterdir())}
+    for _ in range(2):
+        for name in longest(seconds):
+            seconds[name] = min(seconds[name], take(folder / name))
+    return seconds
+
+
 def longest(seconds: dict[str, tuple[float, float]]) -> list[str]:
     return sorted(seconds, key=lambda name: seconds[name], reverse=True)[:50]
+
+
+def posted(bundle: Path, folder: Path) -> dict[str, Any]:
+    """Every file to a server; it must be there when all have been, and end as it should."""
+    process = subprocess.Popen(
+        [*LENEXT, "serve", str(bundle), "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    statuses: Counter[int] = Counter()
+    with httpx2.Client(base_url=said["url"], timeout=60) as client:
+
+        def take(path: Path) -> tuple[float, float]:
+            content, start = path.read_bytes(), time.perf_counter()
+            reply = client.post("/predict", files={"file": (path.name, content)})
+            statuses[reply.status_code] += 1
+            return time.perf_counter() - start, 0.0
+
+        seconds = one_by_one(folder, take)
+        assert client.get("/health").status_code == 200
+    process.terminate()
+    return {
+        "statuses": {str(status): number for status, number in sorted(statuses.items())},
+        "exit_code": process.wait(60),
+        **times(seconds),
+    }
+
+
+def times(seconds: dict[str, tuple[float, float]]) -> dict[str, Any]:
+    return {
+        "slowest": {name: round(seconds[name][0], 3) for name in longest(seconds)[:10]},
+        "longer_than_limit": sum(one > LIMIT for one, _ in seconds.values()),
+        "median_ms": round(1000 * sorted(seconds.values())[len(seconds) // 2][0], 2),
+    }
 
 
 if __name__ == "__main__":
@@ -66,10 +116,8 @@ if __name__ == "__main__":
         assert code == 3, f"exit code {code}"
         assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.iterdir())]
         model = lenext.load(bundle)
-        seconds = {path.name: taken(model, path) for path in sorted(folder.iterdir())}
-        for _ in range(2):
-            for name in longest(seconds):
-                seconds[name] = min(seconds[name], taken(model, folder / name))
+        seconds = one_by_one(folder, functools.partial(taken, model))
+        served = posted(bundle, folder)
     slowest = longest(seconds)[:10]
     for name in slowest:
         print(f"{seconds[name][0]:6.2f} s, {seconds[name][1]:6.2f} of the processor  {name}")
@@ -83,11 +131,10 @@ if __name__ == "__main__":
         "predicted": sum(answered.values()),
         "predicted_though": dict(sorted(answered.items())),
         "errors": dict(Counter(row["error"].partition(":")[0] for row in rows if row["error"]).most_common()),
-        "slowest": {name: round(seconds[name][0], 3) for name in slowest},
+        **times(seconds),
         "slowest_of_the_processor": {name: round(seconds[name][1], 3) for name in slowest},
-        "longer_than_limit": sum(one > LIMIT for one, _ in seconds.values()),
         "limit_seconds": LIMIT,
-        "median_ms": round(1000 * sorted(seconds.values())[len(seconds) // 2][0], 2),
+        "posted": served,
     }
     print(figures)
     write("fuzz", figures)

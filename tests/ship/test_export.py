@@ -1,7 +1,6 @@
 """Exports predict as the bundle does, from the files' bytes, in programs that know nothing of lenext."""
 
 import dataclasses
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from PIL import Image
 
 from lenext.data import Preprocess, encode_png, preprocess
 from lenext.errors import ParityError, UsageError
@@ -19,43 +17,8 @@ from lenext.run import Result
 from lenext.ship import export as exporting
 from lenext.ship.bundle import Bundle, load
 from lenext.ship.predict import probabilities
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def odd_files(stamps: Path) -> dict[str, bytes]:
-    """Real pictures as cameras, scanners, painters and the web leave them."""
-    files = {path.name: path.read_bytes() for path in sorted(stamps.rglob("*.png"))[:48:4]}  # many with alpha
-    pictures = [Image.open(io.BytesIO(file)).convert("RGBA") for file in files.values()]
-    for turn, picture in enumerate(pictures[:8], start=1):
-        exif = Image.Exif()
-        exif[0x0112] = turn
-        files[f"turned-{turn}.jpg"] = saved(picture.convert("RGB"), "JPEG", exif=exif)
-    for i, picture in enumerate(pictures):
-        large = picture.convert("RGB").resize((picture.width * 3 + i, picture.height * 4 + 1))
-        files[f"large-{i}.jpg"] = saved(large, "JPEG", quality=85)
-        files[f"gray-{i}.jpg"] = saved(large.convert("L"), "JPEG")
-    first, second = pictures[:2]
-    deep = np.asarray(first.convert("L")).astype(np.uint16) * 256 + 77
-    files |= {
-        "palette.png": saved(first.quantize(64), "PNG"),
-        "palette.gif": saved(first.quantize(64), "GIF", transparency=0),
-        "gray-alpha.png": saved(second.convert("LA"), "PNG"),
-        "16-bit.png": saved(Image.fromarray(deep), "PNG"),
-        "cmyk.jpg": saved(second.convert("RGB").convert("CMYK"), "JPEG"),
-        "cmyk.tiff": saved(second.convert("RGB").convert("CMYK"), "TIFF"),
-        "alpha.webp": saved(first, "WEBP", lossless=True),
-        "plain.bmp": saved(first.convert("RGB"), "BMP"),
-        "bits.png": saved(first.convert("1"), "PNG"),
-        "strip.png": saved(first.resize((301, 2)), "PNG"),
-        "post.jpg": saved(second.convert("RGB").resize((3, 200)), "JPEG"),
-        "dot.png": saved(first.resize((1, 1)), "PNG"),
-    }
-    return files
+from odd import odd_files
+from tuxpaint import stamp_files
 
 
 def exported(bundle: Bundle, to: exporting.Format, out: Path) -> ModuleType:
@@ -74,26 +37,24 @@ def exported(bundle: Bundle, to: exporting.Format, out: Path) -> ModuleType:
     ],
     ids=lambda s: f"{s.fit}-{s.size}-{s.channels}",
 )
-def test_the_client_sees_what_the_model_was_trained_on(
-    settings: Preprocess, run: Result, stamps: Path, tmp_path: Path
-) -> None:
+def test_the_client_sees_what_the_model_was_trained_on(settings: Preprocess, run: Result, tmp_path: Path) -> None:
     bundle = load(run.bundle)
     client = exported(bundle, "torch", tmp_path / "x")
     client.MODEL["preprocess"] = dataclasses.asdict(settings)
     for name, value in (("SIZE", settings.size), ("CHANNELS", settings.channels), ("FIT", settings.fit),
                         ("RESIZE", settings.resize)):  # fmt: skip
         setattr(client, name, value)
-    for name, content in odd_files(stamps).items():
+    for name, content in odd_files(stamp_files()[:48:4]).items():
         np.testing.assert_array_equal(client.preprocess(content), preprocess(content, settings), err_msg=name)
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
-def test_an_export_answers_as_the_bundle(to: exporting.Format, run: Result, stamps: Path, tmp_path: Path) -> None:
+def test_an_export_answers_as_the_bundle(to: exporting.Format, run: Result, tmp_path: Path) -> None:
     bundle = load(run.bundle)
     made = exporting.export(bundle, to, tmp_path / to, validation=exporting.images_of(bundle, "digits", "val"))
     assert (made.goldens, made.validation_images) == (4, 179)
     assert made.difference < 1e-4
-    files = odd_files(stamps)
+    files = odd_files(stamp_files()[:48:4])
     expected = bundle.answer([*files], np.stack([preprocess(file, bundle.preprocess) for file in files.values()]))
     for some in ([*files.values()], [*files.values()][:1]):  # any number of pictures
         shares, outliers = exporting.client_at(made.folder).predict(some)

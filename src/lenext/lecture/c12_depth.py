@@ -20,7 +20,7 @@ def study(lab: Lab) -> Finding:
         for kind, name in (("plain", "plain"), ("residual", "resnet"))
         for depth in (SHALLOW, DEEP)
     ]
-    trials = lab.train(arms, images, epochs=5 if lab.quick else 20)
+    trials = lab.train(arms, images, epochs=5 if lab.quick else 14)
     errors = {name: [_training_error(trial) for trial in of] for name, of in trials.items()}
     plain, residual = (
         over_seeds(errors[f"{kind} {DEEP}"], errors[f"{kind} {SHALLOW}"]) for kind in ("plain", "residual")

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from lenext.data import Evaluation, prepare_with, preprocess
+from lenext.data.sources import SplitName
 from lenext.errors import DataError, ParityError, UsageError
 from lenext.evaluate import Difference, paired
 from lenext.ship.bundle import Bundle
@@ -134,7 +135,7 @@ def check_libraries(to: Format) -> None:
         raise UsageError(f"export to {to} needs {', '.join(missing)}: pip install 'lenext[export]'")
 
 
-def images_of(bundle: Bundle, data: str, part: Literal["train", "val"]) -> Evaluation:
+def images_of(bundle: Bundle, data: str, part: SplitName) -> Evaluation:
     """A part of `data`, where these are what the model was trained on; where they have no such part, all.
 
     Raises DataError where they cannot be read or the model does not know their classes.
