@@ -80,5 +80,5 @@ CLAIM = Claim(
     "Fails if depth does not raise the plain network's training error at all, or raises the residual one's, or if the "
     "residual one is not more accurate, each with the whole interval.",
     study,
-    minutes=20,
+    minutes=16,
 )
