@@ -82,5 +82,5 @@ CLAIM = Claim(
     "It is about three of the steps: max pooling, larger hidden layers, more channels. Holds if each gains test "
     "accuracy with its whole interval; fails if one of them gains nothing with its whole interval; else undecided.",
     study,
-    minutes=15,
+    minutes=19,
 )
