@@ -39,6 +39,19 @@ def test_every_engine_answers_as_torch_does(bundle: Bundle, digits: Dataset) -> 
         assert other.scores(images[:0]).shape == (0, 10)
 
 
+@pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="needs a processor that multiplies bfloat16")
+@pytest.mark.parametrize("name", ["torch_bf16", "openvino_bf16"])
+def test_where_bf16_leaves_the_class_open_float32_decides(name: str, bundle: Bundle, digits: Dataset) -> None:
+    one, other = digits.test.images[:100].astype(np.float32), digits.test.images[100:200]
+    images = np.concatenate([one * w + other * (1 - w) for w in np.linspace(0.3, 0.7, 21)]).astype(np.uint8)
+    expected = bundle.scores(images).argmax(axis=1)
+    engine = engines.with_engine(bundle, name).classifier
+    assert isinstance(engine, engines.Engine)
+    rough = np.concatenate([engine.compute(images[start : start + 30]) for start in range(0, len(images), 30)])
+    assert (rough.argmax(axis=1) != expected).any()
+    assert (engine.scores(images).argmax(axis=1) == expected).all()
+
+
 def test_the_fastest_is_measured_once(run: Result, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = engines.fastest(bundle, batch_size=4)
     assert choice.engine == max(choice.images_per_second, key=choice.images_per_second.__getitem__)
