@@ -178,8 +178,9 @@ def _made(
         return
     # Arrays are handed over as they are, since mapped ones cannot be written to, which torch warns of
     at_once = Parallel(processes, return_as="generator_unordered", max_nbytes=None)
+    threads = max(1, torch.get_num_threads() // processes)  # asked here: other threads, on which joblib asks, have one
     with _terminated_as_interrupted():
-        ended = at_once(delayed(run.make_on)(torch.get_num_threads() // processes, data) for run in runs)
+        ended = at_once(delayed(run.make_on)(threads, data) for run in runs)
         try:
             for one in ended:  # noqa: UP028  with `yield from` it would be closed before we are told
                 yield one
