@@ -5,9 +5,9 @@
 
 Each is trained for a moment on Debian's tuxpaint stamps, exported in every format, and asked about 500 files: stamps as
 PNG with alpha, turned by EXIF, CMYK, gray, palette, 16 bits, GIF, WebP, TIFF, tiny and long. The bundle answers, then
-the client that lies beside each export, which decodes for itself; then the engines that `predict` and `serve` may
-choose. Counted are the files that get another class, and the largest difference of a probability. Where a rung is no
-graph it says why.
+the client that lies beside each export, which decodes for itself; then the engines that `predict` and `serve` choose
+from, which are those that agree on the golden images. Counted are the files that get another class, and the largest
+difference of a probability. Where a rung is no graph it says why.
 """
 
 import argparse
@@ -27,8 +27,9 @@ import lenext
 from lenext.data import preprocess
 from lenext.errors import UsageError
 from lenext.ladder import LADDER, published_shape, rung
+from lenext.ship import engines
 from lenext.ship.bundle import Bundle
-from lenext.ship.engines import ENGINES, TOLERANCE, with_engine
+from lenext.ship.engines import TOLERANCE, with_engine
 from lenext.ship.export import Format, client_at, export
 from lenext.ship.predict import probabilities
 from results import RESULTS, write
@@ -81,10 +82,11 @@ def parity(model: str, files: list[bytes], folder: Path) -> dict[str, Any]:
     ways: dict[str, Callable[[], NDArray[np.float32]]] = {}
     for to in FORMATS:
         ways[f"export to {to}"] = functools.partial(by_client, bundle, files, to, folder / to)
-    for name in ENGINES:
-        if name != "torch":
-            ways[f"engine {name}"] = functools.partial(by_engine, bundle, images, name)
+    choice = engines.measure(bundle)
+    for name in choice.images_per_second:
+        ways[f"engine {name}"] = functools.partial(by_engine, bundle, images, name)
     found: dict[str, Any] = {"size": bundle.preprocess.size, "mean_of_largest": round(float(expected.max(1).mean()), 3)}
+    found |= {f"engine {name}": {"left_out": reason} for name, reason in choice.left_out.items()}
     for way, predict in ways.items():
         try:
             found[way] = compared(predict(), expected)

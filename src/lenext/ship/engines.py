@@ -2,8 +2,9 @@
 
 No engine is the best everywhere: it depends on the network, the processor and the number of images at a time. So it is
 measured, for a moment, and kept for this machine. An engine takes part only where it agrees with the bundle on its
-golden images, turned and mirrored: float32 to 1e-4 of every probability, bfloat16 to 2e-2, and in every class. Where
-bfloat16 leaves it open which class is first, float32 decides: the class is the bundle's with every engine.
+golden images, turned and mirrored: float32 to 1e-4 of every probability, bfloat16 to 1e-2, which is half of what other
+images may show (benchmarks/parity.py), and in every class. Where bfloat16 leaves it open which class is first, float32
+decides: the class is the bundle's with every engine.
 """
 
 import dataclasses
@@ -38,6 +39,7 @@ Made = TypeVar("Made")
 Scores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 TOLERANCE = {"float32": 1e-4, "bf16": 2e-2}  # of a probability
+_TO_TAKE_PART = {"float32": 1e-4, "bf16": 1e-2}  # the same of the few golden images
 BATCH = 32
 _SECONDS = 1.0  # that an engine is measured for
 _ROUNDS = 5
@@ -82,10 +84,7 @@ def _torch(bundle: Bundle) -> Scores:
 
 
 def _torch_bf16(bundle: Bundle) -> Scores:
-    _must_multiply_bf16()
-    classifier = bundle.classifier
-    if not isinstance(classifier, ConvNet):
-        raise UsageError("an SVM computes in float32 and float64")
+    classifier = _must_be_for_bf16(bundle)
     device = classifier.mean.device.type
 
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -131,7 +130,7 @@ def _openvino(bundle: Bundle, precision: str = "f32") -> Scores:
 
 
 def _openvino_bf16(bundle: Bundle) -> Scores:
-    _must_multiply_bf16()
+    _must_be_for_bf16(bundle)
     return _openvino(bundle, "bf16")
 
 
@@ -226,8 +225,8 @@ def _is_open(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _must_agree(found: NDArray[np.float32], expected: NDArray[np.float32], precision: str) -> None:
     difference = float(np.abs(found - expected).max())
-    if not difference <= TOLERANCE[precision]:
-        raise UsageError(f"probabilities differ by {difference:.2g}, allowed: {TOLERANCE[precision]:g}")
+    if not difference <= _TO_TAKE_PART[precision]:
+        raise UsageError(f"probabilities differ by {difference:.2g}, allowed: {_TO_TAKE_PART[precision]:g}")
     if (found.argmax(axis=1) != expected.argmax(axis=1)).any():
         raise UsageError("a golden image gets another class")
 
@@ -283,6 +282,9 @@ def _require(*libraries: str) -> None:
         raise UsageError(f"needs {', '.join(missing)}: pip install 'lenext[export]'")
 
 
-def _must_multiply_bf16() -> None:
+def _must_be_for_bf16(bundle: Bundle) -> ConvNet:
     if not multiplies_bf16(torch.device("cpu")):
         raise UsageError("this processor does not multiply bfloat16")
+    if not isinstance(bundle.classifier, ConvNet):
+        raise UsageError("an SVM computes in float32 and float64")
+    return bundle.classifier
