@@ -52,6 +52,13 @@ def test_where_bf16_leaves_the_class_open_float32_decides(name: str, bundle: Bun
     assert (engine.scores(images).argmax(axis=1) == expected).all()
 
 
+@pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="needs a processor that multiplies bfloat16")
+@pytest.mark.parametrize("name", ["torch_bf16", "openvino_bf16"])
+def test_bf16_is_not_for_an_svm(name: str, svm_run: Result) -> None:
+    with pytest.raises(UsageError, match="an SVM computes in float32 and float64"):
+        engines.with_engine(load(svm_run.bundle), name)
+
+
 def test_the_fastest_is_measured_once(run: Result, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = engines.fastest(bundle, batch_size=4)
     assert choice.engine == max(choice.images_per_second, key=choice.images_per_second.__getitem__)
