@@ -13,46 +13,48 @@ what was done to the files that were predicted all the same.
 import argparse
 import csv
 import functools
-import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
 import lenext
 from lenext.ship.bundle import Bundle
 from results import write
+from serving import start
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from fuzzed import fuzzed
 
 LIMIT = 5.0  # seconds for a file
-LENEXT = [sys.executable, "-X", "faulthandler", "-m", "lenext.cli"]
+
+Times = TypeVar("Times", bound=tuple[float, ...])  # seconds first
 
 
 def at_once(bundle: Path, folder: Path, out: Path) -> tuple[list[dict[str, str]], int]:
     """The rows of one call, and its exit code."""
-    ended = subprocess.run([*LENEXT, "predict", str(bundle), str(folder), "--out", str(out)], check=False)
+    words = ["-X", "faulthandler", "-m", "lenext.cli", "predict", str(bundle), str(folder), "--out", str(out)]
+    ended = subprocess.run([sys.executable, *words], check=False)
     with out.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file)), ended.returncode
 
 
 def taken(model: Bundle, path: Path) -> tuple[float, float]:
     """Seconds, and seconds of the processor's."""
-    start, used = time.perf_counter(), time.process_time()
+    began, used = time.perf_counter(), time.process_time()
     list(model.predict(path))
-    return time.perf_counter() - start, time.process_time() - used
+    return time.perf_counter() - began, time.process_time() - used
 
 
-def one_by_one(folder: Path, take: Callable[[Path], tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def one_by_one(folder: Path, take: Callable[[Path], Times]) -> dict[str, Times]:
     """By name, those that took longest the least of three times."""
     seconds = {path.name: take(path) for path in sorted(folder.iterdir())}
     for _ in range(2):
@@ -61,25 +63,21 @@ def one_by_one(folder: Path, take: Callable[[Path], tuple[float, float]]) -> dic
     return seconds
 
 
-def longest(seconds: dict[str, tuple[float, float]]) -> list[str]:
+def longest(seconds: Mapping[str, tuple[float, ...]]) -> list[str]:
     return sorted(seconds, key=lambda name: seconds[name], reverse=True)[:50]
 
 
 def posted(bundle: Path, folder: Path) -> dict[str, Any]:
     """Every file to a server; it must be there when all have been, and end as it should."""
-    process = subprocess.Popen(
-        [*LENEXT, "serve", str(bundle), "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    process, said = start(bundle)
     statuses: Counter[int] = Counter()
     with httpx2.Client(base_url=said["url"], timeout=60) as client:
 
-        def take(path: Path) -> tuple[float, float]:
-            content, start = path.read_bytes(), time.perf_counter()
+        def take(path: Path) -> tuple[float]:
+            content, began = path.read_bytes(), time.perf_counter()
             reply = client.post("/predict", files={"file": (path.name, content)})
             statuses[reply.status_code] += 1
-            return time.perf_counter() - start, 0.0
+            return (time.perf_counter() - began,)
 
         seconds = one_by_one(folder, take)
         assert client.get("/health").status_code == 200
@@ -91,10 +89,10 @@ def posted(bundle: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def times(seconds: dict[str, tuple[float, float]]) -> dict[str, Any]:
+def times(seconds: Mapping[str, tuple[float, ...]]) -> dict[str, Any]:
     return {
         "slowest": {name: round(seconds[name][0], 3) for name in longest(seconds)[:10]},
-        "longer_than_limit": sum(one > LIMIT for one, _ in seconds.values()),
+        "longer_than_limit": sum(one[0] > LIMIT for one in seconds.values()),
         "median_ms": round(1000 * sorted(seconds.values())[len(seconds) // 2][0], 2),
     }
 
@@ -110,9 +108,9 @@ if __name__ == "__main__":
         folder.mkdir()
         for name, content in fuzzed(arguments.files, arguments.seed):
             (folder / name).write_bytes(content)
-        start = time.perf_counter()
+        began = time.perf_counter()
         rows, code = at_once(bundle, folder, Path(scratch, "answers.csv"))
-        at_once_seconds = time.perf_counter() - start
+        at_once_seconds = time.perf_counter() - began
         assert code == 3, f"exit code {code}"
         assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.iterdir())]
         model = lenext.load(bundle)

@@ -1,6 +1,6 @@
 """ResNet-50 at 224 px: images per second of what `lenext predict` and `serve` choose from, beside the usual ways.
 
-    python benchmarks/inference.py                       # 32 images at a time, and 1; a quarter of an hour
+    python benchmarks/inference.py                       # 32 images at a time, and 1; forty minutes
 
 The usual ways are torchvision's network as most people run it (float32, eager), in bf16 with channels last, and that
 compiled by torch.compile. Ours are the engines of a bundle, of which ``auto`` takes the one that a short measurement
@@ -38,7 +38,6 @@ from serving import bundle_of
 
 Score = Callable[[], Any]
 EAGER = "torchvision, float32"
-AUTO = "ours, auto"
 BATCHES = (32, 1)
 LEARNT = {"lenet_relu": 8, "resnet20": 3, "resnet50": 1}  # epochs
 

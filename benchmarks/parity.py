@@ -29,7 +29,6 @@ from lenext.errors import UsageError
 from lenext.ladder import LADDER, published_shape, rung
 from lenext.ship import engines
 from lenext.ship.bundle import Bundle
-from lenext.ship.engines import TOLERANCE, with_engine
 from lenext.ship.export import Format, client_at, export
 from lenext.ship.predict import probabilities
 from results import RESULTS, write
@@ -96,7 +95,7 @@ def parity(model: str, files: list[bytes], folder: Path) -> dict[str, Any]:
 
 
 def by_engine(bundle: Bundle, images: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
-    return probabilities(with_engine(bundle, name).scores(images))
+    return probabilities(engines.with_engine(bundle, name).scores(images))
 
 
 def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -107,16 +106,16 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
             for way, result in row.items()
             if isinstance(result, dict) and "difference" in result and (precision == "bf16") == way.endswith("bf16")
         }
-        beyond = [" ".join(key) for key, one in judged.items() if one["difference"] > TOLERANCE[precision]]
+        beyond = [" ".join(key) for key, one in judged.items() if one["difference"] > engines.TOLERANCE[precision]]
         return {
             "compared": len(judged),
             "files_of_another_class": sum(one["other_class"] for one in judged.values()),
             "difference": max(one["difference"] for one in judged.values()),
-            "allowed": TOLERANCE[precision],
+            "allowed": engines.TOLERANCE[precision],
             "beyond": beyond,
         }
 
-    return {precision: worst(precision) for precision in TOLERANCE}
+    return {precision: worst(precision) for precision in engines.TOLERANCE}
 
 
 if __name__ == "__main__":

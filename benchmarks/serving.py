@@ -168,19 +168,24 @@ def bench_rate(path: Path) -> dict[str, Any]:
     return document
 
 
-def served(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def start(path: Path) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    """`lenext serve` of the bundle at `path` in a process of its own, and what it says once it serves."""
     process = subprocess.Popen([LENEXT, "serve", path, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    said = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    return process, json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+
+
+def served(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    process, said = start(path)
     seconds = options.warm_up + options.seconds
-    start = time.perf_counter()
+    began = time.perf_counter()
     replies, memory = asyncio.run(load(said["url"], process.pid, options.clients, options.broken, seconds))
     process.terminate()
     code = process.wait(60)
-    counted = [reply for reply in replies if options.warm_up <= reply.at - start < seconds]
+    counted = [reply for reply in replies if options.warm_up <= reply.at - began < seconds]
     times = [reply.seconds for reply in counted if reply.status == 200]
     p50, p99 = (float(value) for value in np.quantile(times, (0.5, 0.99)))
-    resident_bytes = [size for at, size in memory if at - start >= options.warm_up]
+    resident_bytes = [size for at, size in memory if at - began >= options.warm_up]
     return {
         "engine": said["engine"],
         "requests": len(counted),

@@ -7,11 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+from fuzzed import written
 
 
 def odd_files(paths: Sequence[Path]) -> dict[str, bytes]:
@@ -21,25 +17,25 @@ def odd_files(paths: Sequence[Path]) -> dict[str, bytes]:
     for turn, picture in enumerate(pictures[:8], start=1):
         exif = Image.Exif()
         exif[0x0112] = turn
-        files[f"turned-{turn}.jpg"] = saved(picture.convert("RGB"), "JPEG", exif=exif)
+        files[f"turned-{turn}.jpg"] = written(picture.convert("RGB"), "JPEG", exif=exif)
     for i, picture in enumerate(pictures):
         large = picture.convert("RGB").resize((picture.width * 3 + i, picture.height * 4 + 1))
-        files[f"large-{i}.jpg"] = saved(large, "JPEG", quality=85)
-        files[f"gray-{i}.jpg"] = saved(large.convert("L"), "JPEG")
+        files[f"large-{i}.jpg"] = written(large, "JPEG", quality=85)
+        files[f"gray-{i}.jpg"] = written(large.convert("L"), "JPEG")
     first, second = pictures[:2]
     deep = np.asarray(first.convert("L")).astype(np.uint16) * 256 + 77
     files |= {
-        "palette.png": saved(first.quantize(64), "PNG"),
-        "palette.gif": saved(first.quantize(64), "GIF", transparency=0),
-        "gray-alpha.png": saved(second.convert("LA"), "PNG"),
-        "16-bit.png": saved(Image.fromarray(deep), "PNG"),
-        "cmyk.jpg": saved(second.convert("RGB").convert("CMYK"), "JPEG"),
-        "cmyk.tiff": saved(second.convert("RGB").convert("CMYK"), "TIFF"),
-        "alpha.webp": saved(first, "WEBP", lossless=True),
-        "plain.bmp": saved(first.convert("RGB"), "BMP"),
-        "bits.png": saved(first.convert("1"), "PNG"),
-        "strip.png": saved(first.resize((301, 2)), "PNG"),
-        "post.jpg": saved(second.convert("RGB").resize((3, 200)), "JPEG"),
-        "dot.png": saved(first.resize((1, 1)), "PNG"),
+        "palette.png": written(first.quantize(64), "PNG"),
+        "palette.gif": written(first.quantize(64), "GIF", transparency=0),
+        "gray-alpha.png": written(second.convert("LA"), "PNG"),
+        "16-bit.png": written(Image.fromarray(deep), "PNG"),
+        "cmyk.jpg": written(second.convert("RGB").convert("CMYK"), "JPEG"),
+        "cmyk.tiff": written(second.convert("RGB").convert("CMYK"), "TIFF"),
+        "alpha.webp": written(first, "WEBP", lossless=True),
+        "plain.bmp": written(first.convert("RGB"), "BMP"),
+        "bits.png": written(first.convert("1"), "PNG"),
+        "strip.png": written(first.resize((301, 2)), "PNG"),
+        "post.jpg": written(second.convert("RGB").resize((3, 200)), "JPEG"),
+        "dot.png": written(first.resize((1, 1)), "PNG"),
     }
     return files

@@ -110,7 +110,8 @@ class ConvNet(nn.Module):
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images uint8 [N, H, W, C] to scores float32 [N, K], in float32 and in batches of bounded size."""
-        self.eval()
+        if self.training:
+            self.eval()  # which what was exported cannot be told
         device = self.mean.device
         with torch.inference_mode(), threads_for(self.macs * min(len(images), PREDICT_BATCH)):
             batches = [

@@ -4,9 +4,11 @@ import importlib.util
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from lenext.cli import main
@@ -96,6 +98,9 @@ def test_a_claim_with_training_in_its_quick_form(tmp_path: Path, capsys: pytest.
             if text.startswith("[2/"):
                 raise KeyboardInterrupt
 
+    assert torch.get_num_threads() > 0  # so that ours are kept, when threads that load images set their own
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as loading:
+        loading.submit(int).result()
     with pytest.raises(KeyboardInterrupt):
         put_to_the_test("C5", quick=True, out=tmp_path, observer=Stopping())
     spent = json.loads((tmp_path / "C5" / "spent.json").read_text())["seconds"]

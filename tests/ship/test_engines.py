@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from resnets import small_resnet
 
 from lenext.bench import bench_bundle
 from lenext.costing.device import multiplies_bf16
@@ -50,6 +51,15 @@ def test_where_bf16_leaves_the_class_open_float32_decides(name: str, bundle: Bun
     rough = np.concatenate([engine.compute(images[start : start + 30]) for start in range(0, len(images), 30)])
     assert (rough.argmax(axis=1) != expected).any()
     assert (engine.scores(images).argmax(axis=1) == expected).all()
+
+
+@pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="needs a processor that multiplies bfloat16")
+def test_a_network_with_batch_norm_and_views_in_bf16() -> None:
+    bundle = small_resnet()
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8)
+    engine = engines.with_engine(bundle, "torch_bf16").classifier
+    assert isinstance(engine, engines.Engine)
+    np.testing.assert_allclose(engine.compute(images), bundle.scores(images), atol=0.01)
 
 
 @pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="needs a processor that multiplies bfloat16")

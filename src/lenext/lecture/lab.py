@@ -178,7 +178,8 @@ def _made(
         return
     # Arrays are handed over as they are, since mapped ones cannot be written to, which torch warns of
     at_once = Parallel(processes, return_as="generator_unordered", max_nbytes=None)
-    threads = max(1, torch.get_num_threads() // processes)  # asked here: other threads, on which joblib asks, have one
+    # Not asked for on joblib's thread: a new thread has what any other set last, which may be one
+    threads = torch.get_num_threads() // processes
     with _terminated_as_interrupted():
         ended = at_once(delayed(run.make_on)(threads, data) for run in runs)
         try:

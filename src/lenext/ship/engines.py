@@ -32,14 +32,14 @@ from lenext.data import Preprocess, preprocess
 from lenext.errors import LenextError, UsageError
 from lenext.record import environment, replacing, write_whole
 from lenext.ship.bundle import Bundle
-from lenext.ship.graph import program, to_onnx
+from lenext.ship.graph import folded, program, to_onnx
 from lenext.ship.predict import probabilities
 
 Made = TypeVar("Made")
 Scores = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 TOLERANCE = {"float32": 1e-4, "bf16": 2e-2}  # of a probability
-_TO_TAKE_PART = {"float32": 1e-4, "bf16": 1e-2}  # the same of the few golden images
+_TO_TAKE_PART = TOLERANCE | {"bf16": 1e-2}  # the same of the golden images, which are few
 BATCH = 32
 _SECONDS = 1.0  # that an engine is measured for
 _ROUNDS = 5
@@ -84,11 +84,11 @@ def _torch(bundle: Bundle) -> Scores:
 
 
 def _torch_bf16(bundle: Bundle) -> Scores:
-    classifier = _must_be_for_bf16(bundle)
-    device = classifier.mean.device.type
+    # Batch norm by itself would round once more: VGG-11 was twice as far off, and ResNet-50 is 4 to 14 % faster this way
+    classifier = folded(_must_be_for_bf16(bundle)).to(memory_format=torch.channels_last)
 
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
             return classifier.scores(images)
 
     return compute
@@ -152,7 +152,7 @@ def with_engine(bundle: Bundle, name: str) -> Bundle:
         raise UsageError(f"engine: given {name!r}, accepted: {', '.join(ENGINES)}, auto")
     if name == "torch":
         return bundle
-    exact = bundle.classifier.scores if "bf16" in name else None
+    exact = bundle.classifier.scores if _precision(name) == "bf16" else None
     engine = Engine(bundle.classes, bundle.preprocess, ENGINES[name](bundle), exact)
     return dataclasses.replace(bundle, classifier=engine)
 
@@ -192,7 +192,7 @@ def measure(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
     for name in ENGINES:
         try:
             found = with_engine(bundle, name)
-            _must_agree(probabilities(found.scores(images)), expected, "bf16" if "bf16" in name else "float32")
+            _must_agree(probabilities(found.scores(images)), expected, _precision(name))
         except LenextError as error:
             left_out[name] = str(error)
         else:
@@ -214,6 +214,10 @@ def on_a_thread(make: Callable[[], Made]) -> Made:
     """
     with ThreadPoolExecutor(1) as alone:
         return alone.submit(make).result()
+
+
+def _precision(engine: str) -> str:
+    return "bf16" if engine.endswith("bf16") else "float32"
 
 
 def _is_open(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -271,9 +275,9 @@ def _choice(bundle: Bundle, batch_size: int) -> Path:
 
 
 def _machine() -> str:
-    """The machine and its software, in a few letters."""
+    """The machine, its software and the rules by which engines take part, in a few letters."""
     libraries = [name for name in ("torch", "onnxruntime", "openvino") if importlib.util.find_spec(name)]
-    facts = [environment()["machine"]["processor"], torch.get_num_threads(), *map(version, libraries)]
+    facts = [environment()["machine"]["processor"], torch.get_num_threads(), *map(version, libraries), _TO_TAKE_PART]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

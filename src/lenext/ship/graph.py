@@ -67,10 +67,7 @@ def program(bundle: Bundle) -> ExportedProgram:
     classifier, shape = bundle.classifier, bundle.preprocess
     scorer: nn.Module
     if isinstance(classifier, ConvNet):
-        # Strides matter to a program: it is made in the layout that is usual elsewhere
-        scorer = copy.deepcopy(classifier).cpu().eval().to(memory_format=torch.contiguous_format)
-        image = torch.zeros(2, shape.channels, shape.size, shape.size)
-        scorer.network = folded(_exported(scorer.network, image))
+        scorer = folded(classifier)
     else:
         assert isinstance(classifier, Classical)
         scorer = classical_graph(classifier)
@@ -90,8 +87,19 @@ def to_onnx(made: ExportedProgram) -> Any:
     return model
 
 
-def folded(of: ExportedProgram) -> GraphModule:
-    """The program with batch norm made part of the convolution before it, as in evaluation both are linear."""
+def folded(classifier: ConvNet) -> ConvNet:
+    """A copy on the CPU that only predicts, batch norm made part of the convolution before it: both are linear then.
+
+    Raises UsageError where the network cannot be told in operations on whole arrays.
+    """
+    shape = classifier.preprocess
+    # Strides matter to a program: it is made in the layout that is usual elsewhere
+    made = copy.deepcopy(classifier).cpu().eval().to(memory_format=torch.contiguous_format)
+    made.network = _folded(_exported(made.network, torch.zeros(2, shape.channels, shape.size, shape.size)))
+    return made
+
+
+def _folded(of: ExportedProgram) -> GraphModule:
     module = of.module(check_guards=False)
     graph = module.graph
     for norm in graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default):
