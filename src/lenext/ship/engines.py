@@ -84,7 +84,7 @@ def _torch(bundle: Bundle) -> Scores:
 
 
 def _torch_bf16(bundle: Bundle) -> Scores:
-    # Batch norm by itself would round once more: VGG-11 was twice as far off, and ResNet-50 is 4 to 14 % faster this way
+    # Batch norm by itself would round once more: VGG-11 was twice as far off, and ResNet-50 4 to 14 % slower
     classifier = folded(_must_be_for_bf16(bundle)).to(memory_format=torch.channels_last)
 
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
