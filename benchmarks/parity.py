@@ -29,7 +29,8 @@ from lenext.errors import UsageError
 from lenext.ladder import LADDER, published_shape, rung
 from lenext.ship import engines
 from lenext.ship.bundle import Bundle
-from lenext.ship.export import Format, client_at, export
+from lenext.ship.client import Format, read_client
+from lenext.ship.export import export
 from lenext.ship.predict import probabilities
 from results import RESULTS, write
 
@@ -69,7 +70,7 @@ def compared(found: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[
 
 
 def by_client(bundle: Bundle, files: list[bytes], to: Format, folder: Path) -> NDArray[np.float32]:
-    client = client_at(export(bundle, to, folder).folder)
+    client = read_client(export(bundle, to, folder).folder)
     starts = range(0, len(files), AT_ONCE)
     return np.concatenate([client.predict(files[start : start + AT_ONCE])[0] for start in starts])
 

@@ -1,10 +1,8 @@
 """Exports predict as the bundle does, from the files' bytes, in programs that know nothing of lenext."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnx
@@ -16,18 +14,13 @@ from lenext.data import Preprocess, preprocess
 from lenext.errors import ParityError, UsageError
 from lenext.run import Result
 from lenext.ship import export as exporting
-from lenext.ship.bundle import Bundle, load
+from lenext.ship.bundle import load
+from lenext.ship.client import Format, read_client, write_client
 from lenext.ship.predict import probabilities
 from odd import odd_files
 from tuxpaint import stamp_files
 
-
-def exported(bundle: Bundle, to: exporting.Format, out: Path) -> ModuleType:
-    exporting.export(bundle, to, out)
-    return exporting.client_at(out)
-
-
-@pytest.mark.parametrize(
+EVERY_WAY = pytest.mark.parametrize(
     "settings",
     [
         Preprocess(32, 3),
@@ -38,19 +31,31 @@ def exported(bundle: Bundle, to: exporting.Format, out: Path) -> ModuleType:
     ],
     ids=lambda s: f"{s.fit}-{s.size}-{s.channels}",
 )
+
+
+@EVERY_WAY
 def test_the_client_sees_what_the_model_was_trained_on(settings: Preprocess, run: Result, tmp_path: Path) -> None:
-    bundle = load(run.bundle)
-    client = exported(bundle, "torch", tmp_path / "x")
-    client.MODEL["preprocess"] = dataclasses.asdict(settings)
-    for name, value in (("SIZE", settings.size), ("CHANNELS", settings.channels), ("FIT", settings.fit),
-                        ("RESIZE", settings.resize)):  # fmt: skip
-        setattr(client, name, value)
+    exporting.export(load(run.bundle), "torch", tmp_path / "x")
+    write_client(tmp_path / "x", "torch", settings)
+    client = read_client(tmp_path / "x")
     for name, content in odd_files(stamp_files()[:48:4]).items():
         np.testing.assert_array_equal(client.preprocess(content), preprocess(content, settings), err_msg=name)
 
 
+@EVERY_WAY
 @pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
-def test_an_export_answers_as_the_bundle(to: exporting.Format, run: Result, tmp_path: Path) -> None:
+def test_the_client_is_short_and_tidy(to: Format, settings: Preprocess, tmp_path: Path) -> None:
+    write_client(tmp_path, to, settings)
+    file = tmp_path / "predict.py"
+    assert sum(bool(line.strip()) for line in file.read_text().splitlines()) <= 45
+    options = ["--isolated", "--line-length=120", "--quiet", str(tmp_path)]
+    for command in (["format", "--check"], ["check", "--select=E,F,I,UP,B,RET,SIM,D2"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_an_export_answers_as_the_bundle(to: Format, run: Result, tmp_path: Path) -> None:
     bundle = load(run.bundle)
     made = exporting.export(bundle, to, tmp_path / to, validation=exporting.images_of(bundle, "digits", "val"))
     assert (made.goldens, made.validation_images) == (4, 179)
@@ -58,7 +63,7 @@ def test_an_export_answers_as_the_bundle(to: exporting.Format, run: Result, tmp_
     files = odd_files(stamp_files()[:48:4])
     expected = bundle.answer([*files], np.stack([preprocess(file, bundle.preprocess) for file in files.values()]))
     for some in ([*files.values()], [*files.values()][:1]):  # any number of pictures
-        shares, outliers = exporting.client_at(made.folder).predict(some)
+        shares, outliers = read_client(made.folder).predict(some)
         wanted = expected[: len(some)]
         np.testing.assert_allclose(shares, [a.probabilities for a in wanted], atol=1e-5)
         np.testing.assert_allclose(outliers, [a.outlier for a in wanted], atol=2 / len(bundle.val_labels))
@@ -103,9 +108,13 @@ def test_what_does_not_agree_is_not_left_behind(run: Result, tmp_path: Path, mon
     bundle = load(run.bundle)
     with monkeypatch.context() as patch:
         # A decoder that is off by a few gray values, as others' are
-        honest = exporting.client
-        coarse = "(np.asarray(image) // 8 * 8).reshape("
-        patch.setattr(exporting, "client", lambda to: honest(to).replace("np.asarray(image).reshape(", coarse))
+        def coarse(folder: Path, to: Format, settings: Preprocess) -> None:
+            write_client(folder, to, settings)
+            file = folder / "predict.py"
+            honest = file.read_text()
+            file.write_text(honest.replace("np.asarray(image)", "(np.asarray(image) // 8 * 8)"))
+
+        patch.setattr(exporting, "write_client", coarse)
         with pytest.raises(ParityError, match="predicts otherwise than the bundle: of 4 pictures") as caught:
             exporting.export(bundle, "torch", tmp_path / "x")
     assert caught.value.exit_code == 5

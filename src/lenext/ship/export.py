@@ -10,13 +10,11 @@ import importlib.util
 import itertools
 import json
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,37 +25,17 @@ from lenext.data.sources import SplitName
 from lenext.errors import DataError, ParityError, UsageError
 from lenext.evaluate import Difference, paired
 from lenext.ship.bundle import Bundle
-from lenext.ship.engines import on_a_thread
+from lenext.ship.client import Format, read_client, write_client
 from lenext.ship.graph import program, to_onnx
 from lenext.ship.predict import OUTLIER, probabilities
 from lenext.ship.quantise import quantise
 from lenext.spec import Run, from_dict, read_yaml
-
-Format = Literal["onnx", "openvino", "torch"]
 
 TOLERANCE = 1e-4  # of a probability, in float32
 MAX_DROP = 0.005  # of accuracy, by quantisation
 CALIBRATION_IMAGES = 300
 _BATCH = 64
 
-# How the client runs the model in each format: what it imports, how it begins, and how it asks
-_ENGINES: dict[Format, tuple[str, str, str]] = {
-    "onnx": (
-        "import onnxruntime\n",
-        'ENGINE = onnxruntime.InferenceSession(HERE / "model.onnx")\n',
-        'ENGINE.run(None, {"images": images})\n',
-    ),
-    "openvino": (
-        "import openvino\n",
-        'ENGINE = openvino.compile_model(HERE / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})\n',
-        "ENGINE(images).values()\n",
-    ),
-    "torch": (
-        "import torch\n",
-        'ENGINE = torch.export.load(HERE / "model.pt2").module()\n',
-        "(part.detach().numpy() for part in ENGINE(torch.from_numpy(images)))\n",
-    ),
-}
 _LIBRARIES: dict[Format, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
@@ -122,7 +100,7 @@ def export(
         _write(program(bundle), to, folder, calibration)
         size = sum(path.stat().st_size for path in folder.iterdir())
         (folder / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / "predict.py").write_text(client(to), encoding="utf-8")
+        write_client(folder, to, bundle.preprocess)
         difference, change = _judged(bundle, folder, validation, None if calibration is None else max_drop)
         folder.rename(out)
     images = len(validation.subset) if validation else 0
@@ -163,16 +141,6 @@ def to_calibrate_on(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images[np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images)), dtype=np.int64)]
 
 
-def client(to: Format) -> str:
-    """The program that predicts with an export in that format: the one in client/, its engine exchanged."""
-    text = (Path(__file__).parent / "client" / "predict.py").read_text(encoding="utf-8")
-    for own, other in zip(_ENGINES["onnx"], _ENGINES[to], strict=True):
-        assert own in text
-        text = text.replace(own, other)
-    library = _ENGINES[to][0].split()[1]
-    return text.replace("numpy, pillow and onnxruntime", f"numpy, pillow and {library}")
-
-
 def _write(made: torch.export.ExportedProgram, to: Format, folder: Path, calibration: NDArray[np.uint8] | None) -> None:
     if to == "torch":
         with warnings.catch_warnings():
@@ -199,7 +167,7 @@ def _judged(
     With a `max_drop` also that of the accuracy on the validation images, which is all that is held against it then.
     Raises ParityError.
     """
-    other = client_at(folder)
+    other = read_client(folder)
     goldens = np.array([preprocess(file, bundle.preprocess) for file in bundle.goldens], np.uint8)
     pairs = [_both(bundle, other, iter(bundle.goldens), goldens)] if len(goldens) else []
     if validation is not None:
@@ -233,13 +201,3 @@ def _both(
         found.append(other.predict(list(itertools.islice(files, len(batch))))[0])
         expected.append(probabilities(bundle.scores(batch)))
     return np.concatenate(found), np.concatenate(expected)
-
-
-def client_at(folder: Path) -> ModuleType:
-    """The client of an export, as a module of its own."""
-    spec = importlib.util.spec_from_file_location(f"lenext_client_{uuid.uuid4().hex}", folder / "predict.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    on_a_thread(functools.partial(spec.loader.exec_module, module))
-    return module
