@@ -162,14 +162,18 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; synced and renamed to `path` on leaving, removed on failure.
+    """A temporary file beside `path` to write to; synced and renamed to `path` on leaving, removed on failure.
 
-    An OSError, as of a full disk, names `path`.
+    Whoever may read new files may read this one, even where a library that writes it would keep it to its owner
+    (safetensors). An OSError, as of a full disk, names `path`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _named(path):
+            temporary.touch()
+            mode = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(mode)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -67,6 +67,10 @@ def test_no_pickle_inside(result: Result) -> None:
     assert not any(word in content for word in (b"\x80\x04\x95", b"numpy.core", b"torch._utils"))
 
 
+def test_whoever_may_read_a_run_may_read_its_bundle(result: Result) -> None:
+    assert result.bundle.stat().st_mode == (result.bundle.parent / "args.yaml").stat().st_mode
+
+
 def test_a_picture_file_and_its_array_get_the_same_answer(result: Result, digits: Dataset, tmp_path: Path) -> None:
     bundle = load(result.bundle)
     places = {path: i for i, path in enumerate(digits.source.paths)}

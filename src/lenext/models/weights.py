@@ -42,6 +42,7 @@ def read(path: Path) -> State:
     """
     accepted = "accepted: a state dict, as torch.save or safetensors write it"
     try:
+        path.open("rb").close()  # of a file that may not be read safetensors says that there is none
         if path.suffix == ".safetensors":
             values: Any = load_file(path)
         else:

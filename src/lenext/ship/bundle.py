@@ -233,11 +233,14 @@ def load(path: Path | str, *, verify: bool = False) -> Bundle:
     if path.is_dir():
         raise DataError(f"{path} is a folder; accepted: a .lenext bundle, such as {path / 'best.lenext'}")
     try:
+        path.open("rb").close()  # of a file that may not be read safetensors says that there is none
         with safe_open(path, framework="np") as file:
             metadata = json.loads((file.metadata() or {}).get("lenext", "null"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; accepted: a .lenext bundle, such as a run's best.lenext") from error
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path} is not a lenext bundle or is damaged: {error}") from error
     if not isinstance(metadata, dict):
