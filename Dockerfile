@@ -4,7 +4,8 @@
 #     docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD/best.lenext:/model.lenext:ro" lenext
 #
 # With `-e LENEXT_API_KEY` it asks for a key; options of `lenext serve` follow the image's name, after /model.lenext.
-# Not built yet: there was no Docker at hand.
+# Built and run with Buildah 1.28, on Debian 12 with its Python in the place of the first line's image: no Docker was at
+# hand.
 
 FROM python:3.11-slim
 
