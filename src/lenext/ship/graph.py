@@ -36,12 +36,12 @@ class Graph(nn.Module):
     def __init__(self, scorer: nn.Module, val_scores: NDArray[np.float32]) -> None:
         super().__init__()
         self.scorer = scorer
-        middle = val_scores.mean(axis=0) if len(val_scores) else np.zeros(val_scores.shape[1], np.float32)
-        own = own_distances(val_scores) if len(val_scores) else np.empty(0, np.float32)
         self.nearest = min(NEIGHBOURS, len(val_scores))
-        self.middle, self.own, self.reference = (
-            nn.Buffer(torch.from_numpy(array)) for array in (middle, own, val_scores - middle)
-        )
+        if self.nearest:
+            middle = val_scores.mean(axis=0)
+            self.middle, self.own, self.reference = (
+                nn.Buffer(torch.from_numpy(array)) for array in (middle, own_distances(val_scores), val_scores - middle)
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores = self.scorer(images).float()
@@ -116,6 +116,10 @@ def _folded(of: ExportedProgram) -> GraphModule:
         norm.replace_all_uses_with(conv)
         graph.erase_node(norm)
     graph.eliminate_dead_code()
+    used = {node.target for node in graph.find_nodes(op="get_attr")}
+    for name in {name for name, _ in (*module.named_parameters(), *module.named_buffers())} - used:
+        owner, _, own = name.rpartition(".")
+        delattr(module.get_submodule(owner), own)
     module.recompile()
     return module
 
