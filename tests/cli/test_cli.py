@@ -656,7 +656,7 @@ def test_explain_overwrites_nothing_and_tells_names_apart(
 
 def test_predict_writes_a_table(cli: Cli, run: Result, pictures: Path, tmp_path: Path) -> None:
     code, out, err = cli("predict", run.bundle, pictures, "--csv", tmp_path / "answers.csv")
-    assert (code, out) == (3, "")
+    assert (code, out) == (3, f"answers  {tmp_path}/answers.csv, 3 pictures\n")
     assert one_line(err).endswith(
         f"1 of 3 pictures cannot be read; the rest are predicted; {tmp_path}/answers.csv says why"
     )

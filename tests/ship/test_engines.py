@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from resnets import small_resnet
 
 from lenext.bench import bench_bundle
@@ -48,8 +49,7 @@ def test_where_bf16_leaves_the_class_open_float32_decides(name: str, bundle: Bun
     expected = bundle.scores(images).argmax(axis=1)
     engine = engines.with_engine(bundle, name).classifier
     assert isinstance(engine, engines.Engine)
-    rough = np.concatenate([engine.compute(images[start : start + 30]) for start in range(0, len(images), 30)])
-    assert (rough.argmax(axis=1) != expected).any()
+    assert (engine.rough(images).argmax(axis=1) != expected).any()
     assert (engine.scores(images).argmax(axis=1) == expected).all()
 
 
@@ -93,6 +93,19 @@ def test_an_engine_that_predicts_otherwise_takes_no_part(bundle: Bundle, monkeyp
     assert [*choice.images_per_second] == ["torch"]
     assert all("probabilities differ by" in reason for reason in choice.left_out.values())
     assert len(choice.left_out) == 2
+
+
+def test_rounding_that_shows_in_negatives_takes_no_part_either(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rough(of: Bundle) -> engines.Scores:
+        def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            light = images.mean(axis=(1, 2, 3), keepdims=True)[:, 0, 0] > 128  # digits are light on dark
+            return of.scores(images) + light * np.linspace(0, 0.3, 10, dtype=np.float32)
+
+        return compute
+
+    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.ENGINES["torch"], "rough_bf16": rough})
+    left_out = engines.measure(bundle, batch_size=2).left_out
+    assert "allowed: 0.01" in left_out["rough_bf16"]
 
 
 class SignalStack(ctypes.Structure):

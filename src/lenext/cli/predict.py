@@ -95,6 +95,7 @@ def _write(
     output: Output,
 ) -> int:
     from lenext.cli.progress import Shown
+    from lenext.report.text import plural
     from lenext.ship.stream import write_predictions
 
     with Shown() as observer:
@@ -103,6 +104,9 @@ def _write(
         )
     if output.json:
         print_json(written)
+    else:
+        left = f", {written.abstained:,} of them left open" if written.abstained else ""
+        print(f"answers  {out}, {plural(written.pictures, 'picture')}{left}")
     return _complain_of(written.unreadable, written.pictures, f"; {out} says why")
 
 
