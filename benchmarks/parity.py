@@ -54,12 +54,14 @@ def mixed() -> list[bytes]:
     return files[:FILES]
 
 
-def trained(model: str, folder: Path) -> Bundle:
+def trained(model: str, epochs: int, folder: Path) -> Bundle:
     """At a size at which it is soon done."""
     own = published_shape(model)["size"]
     settings = {"data": {"size": 32 if own <= 32 else 64 if own == 224 else 96}}
-    epochs = 3 if rung(model).is_network else None
-    return lenext.load(lenext.train(str(STAMPS), model=model, epochs=epochs, settings=settings, out=folder).bundle)
+    run = lenext.train(
+        str(STAMPS), model=model, epochs=epochs if rung(model).is_network else None, settings=settings, out=folder
+    )
+    return lenext.load(run.bundle)
 
 
 def compared(found: NDArray[np.float32], expected: NDArray[np.float32]) -> dict[str, Any]:
@@ -75,8 +77,8 @@ def by_client(bundle: Bundle, files: list[bytes], to: Format, folder: Path) -> N
     return np.concatenate([client.predict(files[start : start + AT_ONCE])[0] for start in starts])
 
 
-def parity(model: str, files: list[bytes], folder: Path) -> dict[str, Any]:
-    bundle = trained(model, folder / "run")
+def parity(model: str, epochs: int, files: list[bytes], folder: Path) -> dict[str, Any]:
+    bundle = trained(model, epochs, folder / "run")
     images = np.stack([preprocess(file, bundle.preprocess) for file in files])
     expected = probabilities(bundle.scores(images))
     ways: dict[str, Callable[[], NDArray[np.float32]]] = {}
@@ -85,7 +87,11 @@ def parity(model: str, files: list[bytes], folder: Path) -> dict[str, Any]:
     choice = engines.measure(bundle)
     for name in choice.images_per_second:
         ways[f"engine {name}"] = functools.partial(by_engine, bundle, images, name)
-    found: dict[str, Any] = {"size": bundle.preprocess.size, "mean_of_largest": round(float(expected.max(1).mean()), 3)}
+    found: dict[str, Any] = {
+        "size": bundle.preprocess.size,
+        "mean_of_largest": round(float(expected.max(1).mean()), 3),
+        "classes_answered": len({*expected.argmax(axis=1).tolist()}),
+    }
     found |= {f"engine {name}": {"left_out": reason} for name, reason in choice.left_out.items()}
     for way, predict in ways.items():
         try:
@@ -122,13 +128,14 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="otherwise all that the results do not have yet")
-    models = parser.parse_args().models
+    parser.add_argument("--epochs", type=int, default=3, help="of a network; more where it has learnt nothing after 3")
+    arguments = parser.parse_args()
     before = RESULTS / "parity.json"
     rows = json.loads(before.read_text(encoding="utf-8"))["rungs"] if before.is_file() else {}
     files = mixed()
-    for model in models or [name for name in LADDER if name not in rows]:
+    for model in arguments.models or [name for name in LADDER if name not in rows]:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
-            rows[model] = parity(model, files, Path(scratch))
+            rows[model] = parity(model, arguments.epochs, files, Path(scratch))
         print(f"{model}, {time.perf_counter() - start:.0f} s: {json.dumps(rows[model])}", flush=True)
         write("parity", {"files": FILES, **summary(rows), "rungs": rows})
