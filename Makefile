@@ -23,7 +23,7 @@ contracts: $(VENV)/.dev-installed
 
 # Two files of tests at a time; threads that wait do not turn in circles meanwhile
 pytest: $(VENV)/.dev-installed
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix src tests benchmarks docs examples

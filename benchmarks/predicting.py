@@ -1,6 +1,7 @@
 """Pictures per second from files to answers: decoding and scoring by turns, or at the same time; one process or two.
 
-    python benchmarks/predicting.py
+    python benchmarks/predicting.py                # ten minutes
+    python benchmarks/predicting.py memory_mb      # a part of it
 
 The pictures are Debian's tuxpaint stamps as JPEGs at their own size, over and over. The ways, interleaved,
 with the medians of several rounds, of a network for 32 px and one for 224 px as they begin:
@@ -16,6 +17,7 @@ over a folder of a million names adds.
 import argparse
 import functools
 import itertools
+import json
 import operator
 import statistics
 import subprocess
@@ -37,10 +39,11 @@ from lenext.ship.bundle import Bundle
 from lenext.ship.predict import expand, predict_batches
 from lenext.ship.stream import processes, write_predictions
 from lenext.spec import Data, Model, Run
-from results import write
+from results import RESULTS, write
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's tuxpaint-stamps-default: photographs and drawings
 NETWORKS = {"resnet20": (32, 4000), "resnet50": (224, 200)}  # pixels a side, pictures
+MEMORY = "memory_mb"
 
 
 def write_pictures(folder: Path, number: int) -> list[Path]:
@@ -114,48 +117,57 @@ def resident() -> float:
 
 
 def peak(code: str) -> float:
-    told = "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    """MB at most, of a process that runs `code`; getrusage would count what this one had when it started that one."""
+    told = "import sys; print(open('/proc/self/status').read(), file=sys.stderr)"
     code = f"import atexit; atexit.register(lambda: exec({told!r})); {code}"
     ended = subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.PIPE, text=True)
-    return int(ended.stderr.split()[-1]) / 1e3
+    return int(ended.stderr.split("VmHWM:")[1].split()[0]) / 1e3
+
+
+def speed(name: str, repeats: int) -> dict[str, Any]:
+    size, number = NETWORKS[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, model = Path(scratch, "pictures"), bundle(name, size)
+        files, saved = write_pictures(folder, number), model.save(Path(scratch, "b.lenext"))
+        ways: dict[str, Callable[[], Iterator[int]]] = {
+            "by turns": functools.partial(by_turns, model, files),
+            "ahead": functools.partial(ahead, model, files),
+            "to a file": functools.partial(to_file, saved, folder, 1),
+            "to a file, two processes": functools.partial(to_file, saved, folder, 2),
+        }
+        rates: dict[str, list[float]] = {way: [] for way in ways}
+        for repeat in range(repeats + 1):
+            for way, work in ways.items():
+                per_second = rate(work)
+                if repeat:  # the first round warms up
+                    rates[way].append(per_second)
+                    print(f"{name:10s} {way:25s} {per_second:8.1f} pictures/s", flush=True)
+    return {
+        "pictures": len(files),
+        "size": size,
+        "per_second": {way: round(statistics.median(values), 1) for way, values in rates.items()},
+        "ahead_by_turns": round(statistics.median(map(operator.truediv, rates["ahead"], rates["by turns"])), 3),
+        "all": {way: [round(value, 1) for value in values] for way, values in rates.items()},
+    }
+
+
+def memories() -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = bundle("resnet20", 32).save(Path(scratch, "b.lenext"))
+        found = {f"{n:,} pictures": memory(saved, Path(scratch, str(n)), n) for n in (10_000, 100_000)}
+        found["walk of 1,000,000 names"] = memory_of_walk(Path(scratch, "names"), 1_000_000)
+    return {what: round(megabytes, 1) for what, megabytes in found.items()}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=[*NETWORKS, MEMORY], help=", ".join([*NETWORKS, MEMORY]))
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    figures: dict[str, Any] = {}
-    for name, (size, number) in NETWORKS.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            folder, model = Path(scratch, "pictures"), bundle(name, size)
-            files, saved = write_pictures(folder, number), model.save(Path(scratch, "b.lenext"))
-            ways: dict[str, Callable[[], Iterator[int]]] = {
-                "by turns": functools.partial(by_turns, model, files),
-                "ahead": functools.partial(ahead, model, files),
-                "to a file": functools.partial(to_file, saved, folder, 1),
-                "to a file, two processes": functools.partial(to_file, saved, folder, 2),
-            }
-            rates: dict[str, list[float]] = {way: [] for way in ways}
-            for repeat in range(arguments.repeats + 1):
-                for way, work in ways.items():
-                    per_second = rate(work)
-                    if repeat:  # the first round warms up
-                        rates[way].append(per_second)
-                        print(f"{name:10s} {way:25s} {per_second:8.1f} pictures/s", flush=True)
-        figures[name] = {
-            "pictures": len(files),
-            "size": size,
-            "per_second": {way: round(statistics.median(values), 1) for way, values in rates.items()},
-            "ahead_by_turns": round(statistics.median(map(operator.truediv, rates["ahead"], rates["by turns"])), 3),
-            "all": {way: [round(value, 1) for value in values] for way, values in rates.items()},
-        }
-        print(figures[name])
-    with tempfile.TemporaryDirectory() as scratch:
-        saved = bundle("resnet20", 32).save(Path(scratch, "b.lenext"))
-        figures["memory_mb"] = {
-            f"{number:,} pictures": round(memory(saved, Path(scratch, str(number)), number), 1)
-            for number in (10_000, 100_000)
-        }
-        figures["memory_mb"]["walk of 1,000,000 names"] = round(memory_of_walk(Path(scratch, "names"), 1_000_000), 1)
-        print(figures["memory_mb"])
+    before = RESULTS / "predicting.json"
+    found = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else {}
+    figures = {part: found[part] for part in (*NETWORKS, MEMORY) if part in found}
+    for part in arguments.parts:
+        figures[part] = memories() if part == MEMORY else speed(part, arguments.repeats)
+        print(part, figures[part])
     write("predicting", figures)
