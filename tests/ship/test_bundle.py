@@ -1,6 +1,7 @@
 """The bundle: what is saved is what is loaded, and a file that is not whole is refused in one line."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -69,6 +70,14 @@ def test_no_pickle_inside(result: Result) -> None:
 
 def test_whoever_may_read_a_run_may_read_its_bundle(result: Result) -> None:
     assert result.bundle.stat().st_mode == (result.bundle.parent / "args.yaml").stat().st_mode
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_bundle_that_may_not_be_read_is_not_called_missing(run: Result, tmp_path: Path) -> None:
+    shutil.copy(run.bundle, tmp_path / "x.lenext")
+    (tmp_path / "x.lenext").chmod(0)
+    with pytest.raises(DataError, match=r"x.lenext cannot be read: Permission denied"):
+        load(tmp_path / "x.lenext")
 
 
 def test_a_picture_file_and_its_array_get_the_same_answer(result: Result, digits: Dataset, tmp_path: Path) -> None:
