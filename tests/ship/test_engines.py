@@ -1,6 +1,7 @@
 """Whatever computes the scores, the answers are the same; the fastest is found out and remembered."""
 
 import ctypes
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lenext.errors import UsageError
 from lenext.run import Result
 from lenext.ship import engines
 from lenext.ship.bundle import Bundle, load
+from lenext.ship.predict import probabilities
 
 
 @pytest.fixture
@@ -95,7 +97,9 @@ def test_an_engine_that_predicts_otherwise_takes_no_part(bundle: Bundle, monkeyp
     assert len(choice.left_out) == 2
 
 
-def test_rounding_that_shows_in_negatives_takes_no_part_either(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_rounding_would_change_an_answer_float32_decides(
+    bundle: Bundle, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def rough(of: Bundle) -> engines.Scores:
         def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
             light = images.mean(axis=(1, 2, 3), keepdims=True)[:, 0, 0] > 128  # digits are light on dark
@@ -103,9 +107,23 @@ def test_rounding_that_shows_in_negatives_takes_no_part_either(bundle: Bundle, m
 
         return compute
 
-    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.ENGINES["torch"], "rough_bf16": rough})
-    left_out = engines.measure(bundle, batch_size=2).left_out
-    assert "allowed: 0.01" in left_out["rough_bf16"]
+    monkeypatch.setattr(engines, "ENGINES", {"rough_bf16": rough})
+    engine = engines.with_engine(bundle, "rough_bf16").classifier
+    assert isinstance(engine, engines.Engine)
+    for images in (digits.test.images, 255 - digits.test.images):
+        expected = probabilities(bundle.scores(images))
+        found = probabilities(engine.scores(images))
+        assert np.abs(found - expected).max() <= 2e-2
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    assert np.abs(probabilities(engine.rough(images)) - expected).max() > 5e-2
+    asked: list[int] = []
+
+    def exact(some: NDArray[np.uint8]) -> NDArray[np.float32]:
+        asked.append(len(some))
+        return bundle.scores(some)
+
+    dataclasses.replace(engine, exact=exact).scores(digits.test.images)
+    assert 0 < sum(asked) < 0.7 * len(digits.test.images)  # what is clear is left as it is
 
 
 class SignalStack(ctypes.Structure):
