@@ -5,8 +5,8 @@
 The usual ways are torchvision's network as most people run it (float32, eager), in bf16 with channels last, and that
 compiled by torch.compile. Ours are the engines of a bundle, of which ``auto`` takes the one that a short measurement
 found, and what `lenext export --int8` makes, in ONNX Runtime and OpenVINO. All in one run, by turns; rates are medians
-over the rounds, ratios the medians of each round's. Weights are random, and sure of one class: of less sure ones float32
-decides where bf16 would change an answer (`lenext.ship.engines`), and the time is that of both.
+over the rounds, ratios the medians of each round's. Weights are random, and sure of one class: of less sure ones
+float32 decides where bf16 would change an answer (`lenext.ship.engines`), and the time is that of both.
 
 What int8 costs is measured on networks that have learnt something: trained on Fashion-MNIST, judged on its 10,000 test
 images before and after, with the interval of the difference.
