@@ -19,7 +19,7 @@ from lenext.ship.engines import on_a_thread
 Format = Literal["onnx", "openvino", "torch"]
 
 FILE = "predict.py"
-_LIBRARIES: dict[Format, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+_IMPORTED: dict[Format, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
 def write_client(folder: Path, to: Format, settings: Preprocess) -> None:
@@ -34,7 +34,7 @@ def write_client(folder: Path, to: Format, settings: Preprocess) -> None:
     text = templates.get_template("client.py.j2").render(
         asdict(settings),
         to=to,
-        library=_LIBRARIES[to],
+        library=_IMPORTED[to],
         mode="L" if settings.channels == 1 else "RGB",
         method=f"Image.Resampling.{settings.interpolation.upper()}",
     )

@@ -42,7 +42,7 @@ TOLERANCE = {"float32": 1e-4, "bf16": 2e-2}  # of a probability
 _TO_TAKE_PART = TOLERANCE | {"bf16": 1e-2}  # the same of the golden images, which are few
 BATCH = 32
 _SAFETY = 1.5  # times the largest error of scores that was seen in bf16: other images show up to 1.3 times that
-_RULES = 3  # how often what follows has been changed so that other engines may take part
+_RULES = 4  # counts the changes of what is remembered, and of who takes part
 _SECONDS = 1.0  # that an engine is measured for
 _ROUNDS = 5
 
@@ -159,10 +159,7 @@ def with_engine(bundle: Bundle, name: str) -> Bundle:
         return bundle
     engine = Engine(bundle.classes, bundle.preprocess, ENGINES[name](bundle))
     if _precision(name) == "bf16":
-        images = pictures(bundle)
-        off = engine.rough(images) - bundle.scores(images)
-        error = _SAFETY * float((off.max(axis=1) - off.min(axis=1)).max())
-        engine = dataclasses.replace(engine, exact=bundle.classifier.scores, error=error)
+        engine = dataclasses.replace(engine, exact=bundle.classifier.scores, error=_error(bundle, name, engine))
     return dataclasses.replace(bundle, classifier=engine)
 
 
@@ -181,7 +178,7 @@ def fastest(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
     """The engine that predicts most images per second here, `batch_size` at a time; measured once, then remembered."""
     choice = known(bundle, batch_size=batch_size)
     if choice is None:
-        choice, path = measure(bundle, batch_size=batch_size), _choice(bundle, batch_size)
+        choice, path = measure(bundle, batch_size=batch_size), _remembered(bundle, f"choice-{batch_size}")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(dataclasses.asdict(choice), indent=2).encode())
     return choice
@@ -189,12 +186,12 @@ def fastest(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
 
 def known(bundle: Bundle, *, batch_size: int = BATCH) -> Choice | None:
     """What was measured before, on this machine with its present software."""
-    path = _choice(bundle, batch_size)
+    path = _remembered(bundle, f"choice-{batch_size}")
     return Choice(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def measure(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
-    """The engines side by side; nothing is remembered."""
+    """The engines side by side; which is the fastest is not remembered."""
     images = pictures(bundle)
     expected = probabilities(bundle.scores(images))
     taking_part, left_out = {}, {}
@@ -229,6 +226,19 @@ def _precision(engine: str) -> str:
     return "bf16" if engine.endswith("bf16") else "float32"
 
 
+def _error(bundle: Bundle, name: str, engine: Engine) -> float:
+    """How far two scores of the engine called `name` may be off against each other; measured once, then remembered."""
+    path = _remembered(bundle, f"error-{name}")
+    if path.is_file():
+        return float(json.loads(path.read_text(encoding="utf-8")))
+    images = pictures(bundle)
+    off = engine.rough(images) - bundle.scores(images)
+    error = _SAFETY * float((off.max(axis=1) - off.min(axis=1)).max())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(error).encode())
+    return error
+
+
 def _is_open(scores: NDArray[np.float32], error: float) -> NDArray[np.bool_]:
     """Of scores [N, K] that may be off against each other by `error`: where that would change an answer, [N].
 
@@ -239,7 +249,7 @@ def _is_open(scores: NDArray[np.float32], error: float) -> NDArray[np.bool_]:
     higher, lower = shares * factor / (1 - shares + shares * factor), shares / (shares + (1 - shares) * factor)
     moved = np.maximum(higher - shares, shares - lower).max(axis=1)
     second, first = np.partition(shares, -2, axis=1)[:, -2:].T
-    found: NDArray[np.bool_] = (moved > TOLERANCE["bf16"]) | (first - second < 2 * TOLERANCE["bf16"])
+    found: NDArray[np.bool_] = ~(moved <= TOLERANCE["bf16"]) | (first - second < 2 * TOLERANCE["bf16"])
     return found
 
 
@@ -290,8 +300,9 @@ def _folder(bundle: Bundle) -> Path:
     return root / "engines" / bundle.sha256[:16]
 
 
-def _choice(bundle: Bundle, batch_size: int) -> Path:
-    return _folder(bundle) / f"choice-{_machine()}-{batch_size}.json"
+def _remembered(bundle: Bundle, what: str) -> Path:
+    """Where `what` was measured of the bundle on this machine is kept."""
+    return _folder(bundle) / f"{what}-{_machine()}.json"
 
 
 def _machine() -> str:
