@@ -21,9 +21,10 @@ types: $(VENV)/.dev-installed
 contracts: $(VENV)/.dev-installed
 	$(BIN)/lint-imports
 
-# Two files of tests at a time; threads that wait do not turn in circles meanwhile
+# Two files of tests at a time, where threads that wait do not turn in circles; then what needs the machine for itself
 pytest: $(VENV)/.dev-installed
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/pytest -m alone
 
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix src tests benchmarks docs examples

@@ -305,6 +305,7 @@ def fashion(kind):
     return images.reshape(-1, 784).astype(np.float32) / 255 / 28, labels.astype(np.int64)
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 @pytest.mark.parametrize(
     ("settings", "accuracy"),

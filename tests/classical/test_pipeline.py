@@ -208,6 +208,7 @@ def test_features_are_not_held_in_memory(digits, tmp_path):
     assert kept.shape == (200, 32 * 21)
 
 
+@pytest.mark.alone
 def test_a_deadline_is_kept_with_fewer_images_and_said(tmp_path):
     data = prepare(Data("digits"))
     many = dataclasses.replace(

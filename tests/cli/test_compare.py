@@ -11,6 +11,8 @@ import pytest
 from lenext.cli import progress
 from lenext.training import Progress
 
+pytestmark = pytest.mark.alone
+
 COMMAND = Path(sys.executable).with_name("lenext")
 
 

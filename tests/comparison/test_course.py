@@ -160,6 +160,7 @@ def test_the_run_of_a_comparison_is_a_run(compared: Comparison, tmp_path: Path) 
     assert not (tmp_path / "alone" / "report.html").exists()
 
 
+@pytest.mark.alone
 def test_stopped_in_the_middle_and_continued(tmp_path: Path) -> None:
     """By a signal, as Ctrl-C sends it, while the second rung trains: exit code 130, and the same weights in the end."""
     words = ["compare", "digits", "--models", "softmax,lenet_relu", "--epochs", "6", "--set", "data.size=16"]
