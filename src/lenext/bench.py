@@ -54,6 +54,9 @@ class Measured:
     at_once: int | None = None  # images computed at a time; training
     fused_batch_norm: bool | None = None
     engine: str | None = None  # that predicts; of bundles
+    again: float | None = (
+        None  # share of the images that the engine leaves to float32, in which they are computed again
+    )
     engines: Mapping[str, float] | None = None  # images per second of each that agrees, from a short measurement
     left_out: Mapping[str, str] | None = None  # why others do not
 
@@ -126,15 +129,15 @@ def bench_bundle(
 ) -> Measured:
     """Predictions of the bundle at `path`, by an engine or (auto) the fastest that agrees with it.
 
-    Its golden images are predicted, over and over. Raises DataError for what is no bundle, UsageError for an engine
-    that cannot be had.
+    Its golden images are predicted, over and over; an engine in bf16 leaves as many of them to float32 as of validation
+    images. Raises DataError for what is no bundle, UsageError for an engine that cannot be had.
     """
     bundle, batch_size = load(path), batch_size or engines.BATCH
     choice = engines.fastest(bundle, batch_size=batch_size) if engine == "auto" else None
     name = choice.engine if choice else engine
     predictor, shape = engines.with_engine(bundle, name), bundle.preprocess
     images = np.resize(engines.pictures(bundle), (batch_size, shape.size, shape.size, shape.channels))
-    rates = _rates(lambda: predictor.scores(images), batch_size, repeats, seconds)
+    rates = tuple(engines.rate(predictor.classifier, images, seconds) for _ in range(repeats))
     return Measured(
         what="infer",
         subject=path,
@@ -144,6 +147,7 @@ def bench_bundle(
         size=shape.size,
         channels=shape.channels,
         engine=name,
+        again=predictor.classifier.share if isinstance(predictor.classifier, engines.Engine) else None,
         engines=choice.images_per_second if choice else None,
         left_out=choice.left_out if choice else None,
     )

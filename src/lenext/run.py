@@ -36,8 +36,9 @@ from lenext.training.memory import resident_peak
 from lenext.training.precision import choose_device
 
 WORST = 24
-GOLDENS = 4
+GOLDENS = 8
 GOLDEN_CANDIDATES = 32
+GOLDEN_BYTES = 100_000  # of a file, if there are enough of that size
 NAMED_PROBLEMS = 10  # on the terminal; data.json has them all
 
 
@@ -576,10 +577,15 @@ def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
 
 
 def _golden_files(data: Dataset, judged: Subset) -> list[bytes]:
-    """A few files to ship with the model: the smallest of some that were judged."""
+    """A few files to ship with the model: of some that were judged, here and there, the first that are small enough.
+
+    Not the smallest, on which there is little to see: what holds for golden images shall hold for others.
+    """
     places = {path: i for i, path in enumerate(data.source.paths)}
-    files = [data.source.read(places[path]) for path in judged.paths[:GOLDEN_CANDIDATES]]
-    return sorted(files, key=len)[:GOLDENS]
+    some = np.linspace(0, len(judged.paths) - 1, min(GOLDEN_CANDIDATES, len(judged.paths)), dtype=int)
+    files = [data.source.read(places[judged.paths[i]]) for i in some]
+    drawn = np.random.default_rng(0).permutation(len(files))
+    return sorted((files[i] for i in drawn), key=lambda file: max(len(file), GOLDEN_BYTES))[:GOLDENS]
 
 
 def _milliseconds_per_image(classifier: Classifier, images: np.ndarray[Any, np.dtype[np.uint8]]) -> float:

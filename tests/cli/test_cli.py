@@ -577,7 +577,7 @@ def test_eval_prints_one_document(cli: Cli, run: Result) -> None:
     document = cli("eval", run.bundle, "digits", "--json").document
     assert document["accuracy"] == run.accuracy
     assert document["split"] == "test"
-    assert cli("eval", run.bundle, "--goldens", "--json").document["goldens_verified"] == 4
+    assert cli("eval", run.bundle, "--goldens", "--json").document["goldens_verified"] == 8
     assert cli("eval", run.bundle).code == 2
 
 

@@ -57,7 +57,7 @@ def test_the_bundle_is_as_good_as_the_run_says(result: Result, digits: Dataset) 
 
 def test_goldens_are_pictures_and_are_verified(result: Result) -> None:
     bundle = load(result.bundle, verify=True)
-    assert bundle.verify() == len(bundle.goldens) == 4
+    assert bundle.verify() == len(bundle.goldens) == 8
     assert all(content.startswith(b"\x89PNG") for content in bundle.goldens)
 
 
@@ -161,7 +161,7 @@ DAMAGE: dict[str, tuple[Callable[[Tensors, Metadata], object], str]] = {
     "unknown preprocess": (lambda t, m: m["preprocess"].update(zoom=2), "unknown key 'zoom'"),
     "no goldens": (swap_tensor("golden_scores", None), "lacks 'golden_scores'"),
     "a golden missing": (swap_tensor("golden.3", None), "lacks 'golden.3'"),
-    "goldens of another shape": (swap_tensor("golden_scores", np.zeros((4, 3), np.float32)), r"golden scores \[4, 3\]"),
+    "goldens of another shape": (swap_tensor("golden_scores", np.zeros((8, 3), np.float32)), r"golden scores \[8, 3\]"),
 }
 
 
