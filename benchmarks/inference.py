@@ -9,7 +9,8 @@ test images that the network has not seen; rates are medians over the rounds, ra
 
 Ours has learnt digits, at 96 px first, which is sooner done, then at 224; and, beside it, one with random weights that
 is sure of one class. That matters: where bf16 could change an answer float32 decides (`lenext.ship.engines`), and of
-what a network is less sure of, more is computed twice. torchvision's has random weights, which make no difference to its speed. What int8 costs in accuracy is in int8.py.
+what a network is less sure of, more is computed twice. torchvision's has random weights, which make no difference to
+its speed. What int8 costs in accuracy is in int8.py.
 """
 
 import argparse
