@@ -88,6 +88,7 @@ def parity(model: str, epochs: int, files: list[bytes], folder: Path) -> dict[st
     for name in choice.images_per_second:
         ways[f"engine {name}"] = functools.partial(by_engine, bundle, images, name)
     found: dict[str, Any] = {
+        "epochs": epochs if rung(model).is_network else None,
         "size": bundle.preprocess.size,
         "mean_of_largest": round(float(expected.max(1).mean()), 3),
         "classes_answered": len({*expected.argmax(axis=1).tolist()}),
