@@ -54,9 +54,7 @@ class Measured:
     at_once: int | None = None  # images computed at a time; training
     fused_batch_norm: bool | None = None
     engine: str | None = None  # that predicts; of bundles
-    again: float | None = (
-        None  # share of the images that the engine leaves to float32, in which they are computed again
-    )
+    again: float | None = None  # share of the images that the engine leaves to float32
     engines: Mapping[str, float] | None = None  # images per second of each that agrees, from a short measurement
     left_out: Mapping[str, str] | None = None  # why others do not
 

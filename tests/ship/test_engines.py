@@ -71,7 +71,6 @@ def test_a_network_with_batch_norm_and_views_in_bf16(tmp_path: Path, monkeypatch
 
 def test_made_for_bf16_a_network_computes_the_same(bundle: Bundle, digits: Dataset) -> None:
     images = digits.test.images[:50]
-    assert isinstance(bundle.classifier, ConvNet)
     for classifier in (bundle.classifier, small_resnet().classifier):
         assert isinstance(classifier, ConvNet)
         shape = classifier.preprocess
@@ -80,9 +79,8 @@ def test_made_for_bf16_a_network_computes_the_same(bundle: Bundle, digits: Datas
         numbers = made.normalised(torch.from_numpy(of))
         assert torch.equal(numbers, numbers.round())
         assert torch.equal(numbers, numbers.bfloat16().float())
-        np.testing.assert_allclose(
-            made.scores(of), classifier.scores(of), atol=5e-3
-        )  # where images are padded, not quite
+        # Not quite the same where images are padded
+        np.testing.assert_allclose(made.scores(of), classifier.scores(of), atol=5e-3)
 
 
 @pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="needs a processor that multiplies bfloat16")
@@ -101,6 +99,8 @@ def test_the_fastest_is_measured_once(run: Result, bundle: Bundle, monkeypatch: 
     assert engines.fastest(load(run.bundle), batch_size=4) == choice
     measured = bench_bundle(str(run.bundle), batch_size=4, repeats=1, seconds=0.01)
     assert (measured.engine, measured.engines) == (choice.engine, choice.images_per_second)
+    fastest = engines.with_engine(bundle, choice.engine).classifier
+    assert measured.again == (fastest.share if isinstance(fastest, engines.Engine) else None)
     assert measured.images_per_second > 0
 
 
@@ -119,12 +119,12 @@ def test_an_engine_that_predicts_otherwise_takes_no_part(bundle: Bundle, monkeyp
 
 
 def off(by: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Callable[[Bundle], engines.Scores]:
-    """An engine whose scores are off by 0 to 0.3 times what `by` says of the images' mean brightness."""
+    """An engine whose scores are off by 0 to 1 times what `by` says of the images' mean brightness."""
 
     def rough(of: Bundle) -> engines.Scores:
         def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
             times = by(images.mean(axis=(1, 2, 3), dtype=np.float32))[:, None]
-            return of.scores(images) + times * np.linspace(0, 0.3, 10, dtype=np.float32)
+            return of.scores(images) + times * np.linspace(0, 1, 10, dtype=np.float32)
 
         return compute
 
@@ -139,14 +139,15 @@ def test_where_rounding_would_change_an_answer_float32_decides(
     assert isinstance(engine, engines.Engine)
     again = engines.with_engine(bundle, "torch_bf16").classifier
     assert isinstance(again, engines.Engine)
-    assert again.error == engine.error > 0.1  # remembered
+    assert again.error == engine.error > 0.3  # remembered
     images = digits.test.images
-    expected, rough, found = (
-        probabilities(of) for of in (bundle.scores(images), engine.rough(images), engine.scores(images))
-    )
-    assert np.abs(rough - expected).max() > 3e-2
-    assert np.abs(found - expected).max() <= 2e-2
-    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    for some in (images, 255 - images):
+        expected, rough, found = (
+            probabilities(of) for of in (bundle.scores(some), engine.rough(some), engine.scores(some))
+        )
+        assert np.abs(rough - expected).max() > 5e-2
+        assert np.abs(found - expected).max() <= 2e-2
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
     asked: list[int] = []
 
     def exact(some: NDArray[np.uint8]) -> NDArray[np.float32]:
