@@ -37,13 +37,13 @@ from results import RESULTS, write
 
 TARGETS = {"3m": 0.940, "25m": 0.950}
 LONGEST = "25m"
-EPOCHS = "39e"  # as many as 25m are in the mean on the Zen 5 that the targets are for (37.99 to 40.96)
+EPOCHS = {"39e": 39}  # as many as 25m are in the mean on the Zen 5 that the targets are for (37.99 to 40.96)
 MIRROR = ["recipe.augment.flip=true", "model.mirror=true"]
 # With data.val=0.02 in the longest budget the 1,200 images chose epoch 36 of 41, with 0.9475 on test (seed 0). Without
 # model.shift two seeds reached 0.9501 and 0.9493; which views pay was looked up on the validation images of a run of 15
 # minutes, where two more a pixel up and down were worth as much as four in all directions
 WIDE = [*MIRROR, "recipe.augment.erase=0.5", "recipe.augment.shift=1", "model.shift=1", "data.val=0.05"]
-SETTINGS = {"3m": [*MIRROR, "model.width=0.5"], LONGEST: WIDE, EPOCHS: WIDE}
+SETTINGS = {"3m": [*MIRROR, "model.width=0.5"], LONGEST: WIDE, "39e": WIDE}
 SEEDS = (0, 1, 2)
 USUAL = "usual"
 USUAL_SECONDS = parse_seconds("3m")  # --minutes has it longer
@@ -52,10 +52,10 @@ PROBE_STEPS = 12
 MEAN, STD = 0.2860, 0.3530  # of the training images, as every tutorial has them
 
 
-def ours(budget: str, seed: int) -> dict[str, Any]:
+def ours(what: str, seed: int) -> dict[str, Any]:
     """A row: one run as a user would start it."""
-    sets = SETTINGS[budget]
-    length: dict[str, Any] = {"epochs": int(EPOCHS[:-1])} if budget == EPOCHS else {"budget": budget}
+    sets = SETTINGS[what]
+    length: dict[str, Any] = {"epochs": EPOCHS[what]} if what in EPOCHS else {"budget": what}
     with tempfile.TemporaryDirectory() as folder:
         result = lenext.train(
             "fashion-mnist", model="resnet9", **length, seed=seed, settings=parse_sets(sets), out=Path(folder, "run")

@@ -54,7 +54,7 @@ class Measured:
     at_once: int | None = None  # images computed at a time; training
     fused_batch_norm: bool | None = None
     engine: str | None = None  # that predicts; of bundles
-    again: float | None = None  # share of the images that the engine leaves to float32
+    float32_share: float | None = None  # share of the images that the engine leaves to float32
     engines: Mapping[str, float] | None = None  # images per second of each that agrees, from a short measurement
     left_out: Mapping[str, str] | None = None  # why others do not
 
@@ -145,7 +145,7 @@ def bench_bundle(
         size=shape.size,
         channels=shape.channels,
         engine=name,
-        again=predictor.classifier.share if isinstance(predictor.classifier, engines.Engine) else None,
+        float32_share=predictor.classifier.share if isinstance(predictor.classifier, engines.Engine) else None,
         engines=choice.images_per_second if choice else None,
         left_out=choice.left_out if choice else None,
     )

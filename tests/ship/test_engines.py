@@ -100,7 +100,7 @@ def test_the_fastest_is_measured_once(run: Result, bundle: Bundle, monkeypatch: 
     measured = bench_bundle(str(run.bundle), batch_size=4, repeats=1, seconds=0.01)
     assert (measured.engine, measured.engines) == (choice.engine, choice.images_per_second)
     fastest = engines.with_engine(bundle, choice.engine).classifier
-    assert measured.again == (fastest.share if isinstance(fastest, engines.Engine) else None)
+    assert measured.float32_share == (fastest.share if isinstance(fastest, engines.Engine) else None)
     assert measured.images_per_second > 0
 
 

@@ -105,8 +105,8 @@ def _print(measured: "Measured") -> None:
         rows.add_row("images at a time", count(measured.at_once))
     if measured.engine is not None:
         rows.add_row("engine", measured.engine)
-    if measured.again:
-        rows.add_row("in float32 as well", f"{percent(measured.again)} of the images")
+    if measured.float32_share:
+        rows.add_row("in float32 as well", f"{percent(measured.float32_share)} of the images")
     for name, rate in sorted((measured.engines or {}).items(), key=lambda pair: -pair[1]):
         rows.add_row(f"  {name}", count(rate))
     for name, reason in (measured.left_out or {}).items():
