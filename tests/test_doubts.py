@@ -14,6 +14,7 @@ from lenext.data import open_source
 from lenext.doubts import Doubts, check_labels
 from lenext.errors import UsageError
 from lenext.ladder import resolve
+from lenext.report.text import percent
 from lenext.run import Observer, run
 
 IMAGES, FLIPPED = 800, 40
@@ -104,6 +105,18 @@ def test_the_page_shows_them(found: Doubts) -> None:
     assert page.count("<img ") == len(found.summary["listed"]) + len(found.summary["hardest"])
     assert all(f'<p class="note">{row["path"]}</p>' in page for row in found.summary["listed"])
     assert "http" not in page.replace("http://www.w3.org", "").split("<main>")[1].split("</main>")[0]
+
+
+def test_both_say_how_far_the_models_are_to_be_believed(
+    flipped: Flipped, found: Doubts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (found.root / "labels.csv").open(newline="") as file:
+        agree = [float(row["margin"]) > 0 for row in csv.DictReader(file)]
+    share = percent(np.mean(agree))
+    assert f"agree\nwith {share} of all labels" in found.report.read_text().split("</header>")[0]
+    with pytest.raises(SystemExit):
+        main(["check", flipped.data, "--labels", str(flipped.run)])
+    assert f"agree with {share} of all labels" in capsys.readouterr().out
 
 
 def test_it_goes_on_where_it_was_stopped(

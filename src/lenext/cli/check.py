@@ -107,8 +107,9 @@ def _print_doubts(doubts: "Doubts") -> None:
         shown.print(rows)
     shown.print(
         f"{plural(found['suspects'], 'label')} of {plural(found['images'], 'image')} likely wrong; estimated share of "
-        f"wrong labels {percent(found['estimated_share'])}\n\npictures  {doubts.report}\nall       "
-        f"{doubts.root / 'labels.csv'}",
+        f"wrong labels {percent(found['estimated_share'])}\nThe models that judge agree with "
+        f"{percent(found['accuracy'])} of all labels: the less, the more of these doubts are their own mistakes\n\n"
+        f"pictures  {doubts.report}\nall       {doubts.root / 'labels.csv'}",
         soft_wrap=True,
     )
 
