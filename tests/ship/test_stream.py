@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,7 @@ def test_two_processes_write_the_same(run, folder, undisturbed, tmp_path):
     for name in ("probability", *"0123456789"):
         shares = [[float(row[name] or 0) for row in rows] for rows in (ours, theirs)]
         assert shares[0] == pytest.approx(shares[1], abs=1e-6)
-    assert not multiprocessing.active_children()
+    assert not workers_left()
 
 
 def test_a_worker_that_is_killed_is_an_error_and_nothing_is_lost(run, folder, undisturbed, tmp_path):
@@ -172,8 +173,13 @@ def test_a_worker_that_is_killed_is_an_error_and_nothing_is_lost(run, folder, un
     assert [row["label"] for row in rows_of(out)] == [row["label"] for row in rows_of(undisturbed)]
 
 
+def workers_left() -> list[SpawnProcess]:
+    """Without those that joblib keeps from a test before."""
+    return [child for child in multiprocessing.active_children() if isinstance(child, SpawnProcess)]
+
+
 def kill_a_child() -> None:
-    child = multiprocessing.active_children()[0]
+    child = workers_left()[0]
     child.kill()
     child.join()
 
