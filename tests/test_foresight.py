@@ -23,9 +23,9 @@ from lenext.spec import Data
 def unmeasured(tmp_path, monkeypatch):
     """A machine whose cache is empty."""
     monkeypatch.setenv("LENEXT_CACHE", str(tmp_path))
-    this_machine.cache_clear()
+    foresight._timing.cache_clear()
     yield
-    this_machine.cache_clear()
+    foresight._timing.cache_clear()
 
 
 SHAPE = Shape(classes=10, channels=1, size=28, train=54_000, val=6_000, test=10_000)
@@ -161,10 +161,17 @@ def test_a_machine_that_was_not_measured_borrows_another_ones_profile():
     assert borrowed.threads == torch.get_num_threads()
     rough = foresee_shape(resolve("x", "resnet20"), SHAPE)
     Profile.load(REFERENCE).save(cache_file())
-    this_machine.cache_clear()
+    foresight._timing.cache_clear()
     assert not known_profile().borrowed
     known = foresee_shape(resolve("x", "resnet20"), SHAPE)
     assert known.step_seconds.high / known.step_seconds.value < rough.step_seconds.high / rough.step_seconds.value
+
+
+def test_what_is_foretold_is_for_as_many_threads_as_torch_is_set_to():
+    for threads in (1, 2):
+        with on_threads(threads):
+            assert foresee_shape(resolve("x", "resnet20"), SHAPE).step_seconds.value > 0
+            assert this_machine().profile.threads == threads
 
 
 def test_a_machine_is_measured_once_whole_networks_included(monkeypatch):

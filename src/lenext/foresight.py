@@ -282,9 +282,13 @@ def weight_bytes(network: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
-@functools.cache
 def this_machine() -> Timing:
-    """What foretells seconds here, from the profile that is in the cache, or a borrowed one."""
+    """What foretells seconds here, on the threads torch is set to: from the profile in the cache, or a borrowed one."""
+    return _timing(torch.get_num_threads())
+
+
+@functools.cache
+def _timing(_threads: int) -> Timing:
     return Timing(known_profile())
 
 
@@ -298,7 +302,7 @@ def measured_machine(tell: Callable[[str], None], *, fresh: bool = False) -> Pro
         beyond = _beyond(found, _WHOLE), _beyond(found, _IN_PARTS)
         found = replace(found, beyond=beyond, seconds=round(found.seconds + time.perf_counter() - start, 2))
         found.save(cache_file())
-    this_machine.cache_clear()
+    _timing.cache_clear()
     return found
 
 
