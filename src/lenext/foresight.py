@@ -289,6 +289,7 @@ def this_machine() -> Timing:
 
 @functools.cache
 def _timing(_threads: int) -> Timing:
+    """Kept for each number of threads, as a profile is of one."""
     return Timing(known_profile())
 
 
