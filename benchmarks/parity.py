@@ -112,7 +112,9 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
             (model, way): result
             for model, row in rows.items()
             for way, result in row.items()
-            if isinstance(result, dict) and "difference" in result and (precision == "bf16") == way.endswith("bf16")
+            if isinstance(result, dict)
+            and "difference" in result
+            and (precision == "bf16") == way.endswith(("bf16", "mixed"))
         }
         beyond = [" ".join(key) for key, one in judged.items() if one["difference"] > engines.TOLERANCE[precision]]
         return {

@@ -88,7 +88,10 @@ class ConvNet(nn.Module):
         Of the logits, as the result is logits again for a loss, a temperature, an exported graph; the mean of
         probabilities chooses no better (benchmarks/results/resnet9_search.json has both).
         """
-        normal = self.normalised(images)
+        return self.logits(self.normalised(images))
+
+    def logits(self, normal: Tensor) -> Tensor:
+        """The same of images that are `normalised`."""
         logits: Tensor = self.network(normal)
         if self.training:
             return logits

@@ -42,8 +42,8 @@ def bench(
     batch
         Images a step; otherwise as in the recipe, and 32 for predicting.
     engine
-        What computes a bundle's scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16; or auto, the fastest
-        of those that agree with it.
+        What computes a bundle's scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16, openvino_mixed; or
+        auto, the fastest of those that agree with it.
     repeats
         Measurements, of which the median counts.
     seconds

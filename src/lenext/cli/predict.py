@@ -40,8 +40,8 @@ def predict(
     abstain
         The share of answers that shall be right, such as 0.99: what the model is not sure enough of gets none.
     engine
-        What computes the scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16; or the fastest of those that
-        agree with the bundle, which is measured once where there are a thousand pictures or more.
+        What computes the scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16, openvino_mixed; or the
+        fastest of those that agree with the bundle, which is measured once where there are a thousand pictures or more.
     workers
         Predict in so many processes, with --out.
     ray

@@ -44,8 +44,8 @@ def serve(
     abstain
         The share of answers that shall be right, such as 0.99: it says "I don't know" where it is not sure enough.
     engine
-        What computes the scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16; or the fastest of those that
-        agree with the bundle, which is measured once.
+        What computes the scores: torch, torch_bf16, onnxruntime, openvino, openvino_bf16, openvino_mixed; or the
+        fastest of those that agree with the bundle, which is measured once.
     max_file
         Bytes that a picture's file may have.
     max_request

@@ -59,15 +59,15 @@ class Graph(nn.Module):
         return (self.own < found).float().mean(1)
 
 
-def program(bundle: Bundle, *, bf16: bool = False) -> ExportedProgram:
-    """The classifier of `bundle` as a program for any number of images, batch norm folded into its convolutions.
+def program(bundle: Bundle) -> ExportedProgram:
+    """The classifier of `bundle` as a program for any number of images, simplified as `folded` has it.
 
-    For `bf16` see `for_bf16`. Raises UsageError where it cannot be told in operations on whole arrays.
+    Raises UsageError where it cannot be told in operations on whole arrays.
     """
     classifier, shape = bundle.classifier, bundle.preprocess
     scorer: nn.Module
     if isinstance(classifier, ConvNet):
-        scorer = for_bf16(classifier) if bf16 else folded(classifier)
+        scorer = folded(classifier)
     else:
         assert isinstance(classifier, Classical)
         scorer = classical_graph(classifier)
@@ -87,36 +87,65 @@ def to_onnx(made: ExportedProgram) -> Any:
     return model
 
 
-def folded(classifier: ConvNet) -> ConvNet:
-    """A copy on the CPU that only predicts, batch norm made part of the convolution before it: both are linear then.
+def folded(classifier: ConvNet) -> nn.Module:
+    """Images uint8 [N, H, W, C] to the classifier's scores [N, K], on the CPU, with less to do.
 
-    Raises UsageError where the network cannot be told in operations on whole arrays.
+    What is linear is made part of a convolution: batch norm of the one before it, and the division of images by their
+    deviation of the first ones. Raises UsageError where the network cannot be told in operations on whole arrays.
     """
-    shape = classifier.preprocess
-    # Strides matter to a program: it is made in the layout that is usual elsewhere
-    made = copy.deepcopy(classifier).cpu().eval().to(memory_format=torch.contiguous_format)
-    made.network = _folded(_exported(made.network, torch.zeros(2, shape.channels, shape.size, shape.size)))
-    return made
+    made, network = _prepared(classifier)
+    within = _normalise_within(network, torch.zeros_like(made.mean), made.std)
+    return _OfRows(made, None if within else made.std)
+
+
+class _OfRows(nn.Module):
+    """`ConvNet.forward` in evaluation, images divided by `std` [C], if at all.
+
+    It normalises whole rows, of W·C numbers: three colours at a time take OpenVINO four times as long.
+    """
+
+    def __init__(self, classifier: ConvNet, std: Tensor | None) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.mean = nn.Buffer(classifier.mean.repeat(classifier.preprocess.size))
+        self.std = None if std is None else nn.Buffer(std.repeat(classifier.preprocess.size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.flatten(2).float() - self.mean
+        if self.std is not None:
+            rows = rows / self.std
+        return self.classifier.logits(rows.view(images.shape).permute(0, 3, 1, 2))
 
 
 def for_bf16(classifier: ConvNet) -> ConvNet:
-    """As `folded`, its first convolutions exact in bfloat16: rounding what they take was the most of its error.
+    """As `folded`, its first convolutions exact in torch's bfloat16: rounding what they take was the most of its error.
 
     They take whole numbers, which bfloat16 holds up to 256: the mean that is taken off is rounded, and what is left of
     it, and the division by the deviation, are done by weights and bias. That is the same but for where an image is
     padded, which it shifts by half a brightness of 255 at most. And they take the image twice, by weights in bfloat16
     and by what was rounded off. A network whose first operation is no convolution is left as `folded` has it.
     """
-    made = folded(classifier)
-    assert isinstance(made.network, GraphModule)
+    made, network = _prepared(classifier)
     whole = made.mean.round()
-    if _normalise_within(made.network, made.mean - whole, made.std):
+    if _normalise_within(network, made.mean - whole, made.std, twice=True):
         made.mean, made.std = whole, torch.ones_like(made.std)
     return made
 
 
-def _normalise_within(module: GraphModule, mean: Tensor, std: Tensor) -> bool:
-    """Has convolutions that take the image less `mean`, over `std`, take it twice as it is; False where others do."""
+def _prepared(classifier: ConvNet) -> tuple[ConvNet, GraphModule]:
+    """A copy on the CPU that only predicts, and its network, batch norm folded."""
+    shape = classifier.preprocess
+    # Strides matter to a program: it is made in the layout that is usual elsewhere
+    made = copy.deepcopy(classifier).cpu().eval().to(memory_format=torch.contiguous_format)
+    made.network = network = _folded(_exported(made.network, torch.zeros(2, shape.channels, shape.size, shape.size)))
+    return made, network
+
+
+def _normalise_within(module: GraphModule, mean: Tensor, std: Tensor, *, twice: bool = False) -> bool:
+    """Has convolutions that take the image less `mean`, over `std`, take it as it is; False where others do.
+
+    With `twice` they take it by weights in bfloat16, and again by what was rounded off.
+    """
     graph = module.graph
     (image,) = graph.find_nodes(op="placeholder")
     first: list[Any] = [*image.users]
@@ -128,10 +157,13 @@ def _normalise_within(module: GraphModule, mean: Tensor, std: Tensor) -> bool:
         scaled = weight / std[:, None, None]
         moved = -(scaled * mean[:, None, None]).sum((1, 2, 3))
         with graph.inserting_before(conv):
-            rounded = scaled.bfloat16().float()
-            values = torch.cat([rounded, scaled - rounded], dim=1), moved if bias is None else bias + moved
-            twice = graph.call_function(torch.ops.aten.cat.default, ([conv.args[0]] * 2, 1))
-            conv.args = (twice, *(_constant(module, conv, value) for value in values), *conv.args[3:])
+            image = conv.args[0]
+            if twice:
+                rounded = scaled.bfloat16().float()
+                scaled = torch.cat([rounded, scaled - rounded], dim=1)
+                image = graph.call_function(torch.ops.aten.cat.default, ([image, image], 1))
+            values = scaled, moved if bias is None else bias + moved
+            conv.args = (image, *(_constant(module, conv, value) for value in values), *conv.args[3:])
     _tidy(module)
     return True
 
