@@ -5,7 +5,8 @@
 The usual ways are torchvision's network as most people run it (float32, eager), in bf16 with channels last, and that
 compiled by torch.compile. Ours are the engines of a bundle, of which ``auto`` takes the one that a short measurement
 found, and what `lenext export --int8` makes, in ONNX Runtime and OpenVINO. All in one run, by turns, going through
-test images that the network has not seen; rates are medians over the rounds, ratios the medians of each round's.
+test images that the network has not seen; rates are medians over the rounds, ratios the medians of each round's. The
+usual ways have a process of their own, as ours keep memory.
 
 Ours has learnt digits, at 96 px first, which is sooner done, then at 224; and, beside it, one with random weights that
 is sure of one class. That matters: where bf16 could change an answer float32 decides (`lenext.ship.engines`), and of
@@ -14,12 +15,15 @@ its speed. What int8 costs in accuracy is in int8.py.
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,9 @@ from results import write
 from serving import bundle_of
 
 Score = Callable[[slice], Any]  # of these pictures
+Timed = Callable[[int, float], float]  # so many pictures at once, for so many seconds, to images per second
 EAGER = "torchvision, float32"
+USUAL = (EAGER, "torchvision, bf16, channels last", "torchvision, bf16, channels last, compiled")
 BATCHES = (32, 1)
 DATA = "digits"
 # What it is trained by, one after the other: side in pixels, epochs and recipe
@@ -82,11 +88,33 @@ def usual_ways(model: str, pictures: NDArray[np.uint8]) -> dict[str, Score]:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             return of(numbers_last[some])
 
-    return {
-        EAGER: eager,
-        "torchvision, bf16, channels last": functools.partial(bf16, last),
-        "torchvision, bf16, channels last, compiled": functools.partial(bf16, torch.compile(last)),
-    }
+    ways: tuple[Score, ...] = (eager, functools.partial(bf16, last), functools.partial(bf16, torch.compile(last)))
+    return dict(zip(USUAL, ways, strict=True))
+
+
+def usual_process(asked: Connection, model: str, pictures: NDArray[np.uint8]) -> None:
+    """Answers which way, how many at once and for how long with images per second, until it is told None."""
+    ways = {name: timed(score, len(pictures)) for name, score in usual_ways(model, pictures).items()}
+    while (question := asked.recv()) is not None:
+        name, at_once, seconds = question
+        asked.send(ways[name](at_once, seconds))
+
+
+@contextlib.contextmanager
+def usual(model: str, pictures: NDArray[np.uint8]) -> Iterator[dict[str, Timed]]:
+    """The usual ways, in a process in which memory is as PyTorch comes."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=usual_process, args=(theirs, model, pictures))
+    process.start()
+
+    def ask(name: str, at_once: int, seconds: float) -> float:
+        ours.send((name, at_once, seconds))
+        rate: float = ours.recv()
+        return rate
+
+    yield {name: functools.partial(ask, name) for name in USUAL}
+    ours.send(None)
+    process.join()
 
 
 def our_ways(bundle: Bundle, pictures: NDArray[np.uint8], choice: engines.Choice) -> dict[str, Score]:
@@ -115,21 +143,30 @@ def int8_ways(bundle: Bundle, pictures: NDArray[np.uint8], path: Path) -> dict[s
     }
 
 
-def rates(ways: dict[str, Score], pictures: int, at_once: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Images per second of each way in each round, going on through the pictures."""
-    batches = [slice(start, start + at_once) for start in range(0, pictures - at_once + 1, at_once)]
+def timed(score: Score, pictures: int) -> Timed:
+    """Goes on through the pictures from where it stopped."""
+    batches: dict[int, Iterator[slice]] = {}
+
+    def rate(at_once: int, seconds: float) -> float:
+        starts = range(0, pictures - at_once + 1, at_once)
+        coming = batches.setdefault(at_once, itertools.cycle([slice(start, start + at_once) for start in starts]))
+        done, start = 0, time.perf_counter()
+        while not done or time.perf_counter() - start < seconds:
+            score(next(coming))
+            done += at_once
+        return done / (time.perf_counter() - start)
+
+    return rate
+
+
+def rates(ways: dict[str, Timed], at_once: int, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Images per second of each way in each round."""
+    for way in ways.values():
+        way(at_once, seconds / 4)  # once before it counts
     found: dict[str, list[float]] = {name: [] for name in ways}
-    coming = {name: itertools.cycle(batches) for name in ways}
-    for name, score in ways.items():
-        for _ in range(3):
-            score(next(coming[name]))
     for _ in range(rounds):
-        for name, score in ways.items():
-            done, start = 0, time.perf_counter()
-            while not done or time.perf_counter() - start < seconds:
-                score(next(coming[name]))
-                done += at_once
-            found[name].append(done / (time.perf_counter() - start))
+        for name, way in ways.items():
+            found[name].append(way(at_once, seconds))
     return found
 
 
@@ -142,8 +179,9 @@ def compared(
 ) -> dict[str, Any]:
     choice = engines.measure(bundle, batch_size=at_once)
     ours, by_int8 = our_ways(bundle, pictures, choice), int8_ways(bundle, pictures, int8)
-    ways = usual_ways(bundle.metadata["model"]["name"], pictures) | ours | by_int8
-    found = rates(ways, len(pictures), at_once, rounds, seconds)
+    with usual(bundle.metadata["model"]["name"], pictures) as ways:
+        ways |= {name: timed(score, len(pictures)) for name, score in (ours | by_int8).items()}
+        found = rates(ways, at_once, rounds, seconds)
     medians = {way: round(statistics.median(rate), 1) for way, rate in found.items()}
     chosen = found[f"ours, {choice.engine}"]
     best, best_int8 = (max(some, key=medians.__getitem__) for some in (ours, by_int8))

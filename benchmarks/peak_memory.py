@@ -35,12 +35,12 @@ def measure(name: str, size: int, images: int, wanted: str) -> dict[str, float]:
     import numpy as np
 
     import lenext
+    from lenext.allocator import keep_memory
     from lenext.classifier import ConvNet
     from lenext.costing import count
     from lenext.data import Preprocess, Subset
     from lenext.foresight import weight_bytes
     from lenext.spec import Recipe
-    from lenext.training.allocator import keep_memory
     from lenext.training.loop import Trainer
     from lenext.training.memory import copies, resident_bytes, resident_peak, used_bytes
     from lenext.training.precision import choose_device, choose_precision

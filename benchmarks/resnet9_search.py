@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lenext.allocator import keep_memory
 from lenext.classifier import ConvNet, pixel_statistics
 from lenext.data import Dataset, prepare
 from lenext.models.resnet import Basic
 from lenext.nn import Layers, he
 from lenext.spec import Data, Recipe, from_dict, merge, parse_sets, to_dict
-from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
 from lenext.training.precision import choose_device, choose_precision
 from results import RESULTS, write

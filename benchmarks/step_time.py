@@ -22,12 +22,12 @@ import torchvision
 from torch import nn
 
 import lenext
+from lenext.allocator import keep_memory
 from lenext.classifier import ConvNet
 from lenext.costing import count
 from lenext.data import Batch, Preprocess, Subset
 from lenext.foresight import Shape, data_rate, measured_machine, plan, predict_seconds, train_step_seconds
 from lenext.spec import Data, Model, Recipe, Run
-from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
 from lenext.training.precision import choose_device, choose_precision
 from results import write

@@ -90,11 +90,11 @@ def lenet_way(way: str) -> Callable[[], int]:
     from torch.utils.data import Dataset as TorchDataset
     from torchvision.transforms import v2
 
+    from lenext.allocator import keep_memory
     from lenext.classifier import ConvNet, pixel_statistics
     from lenext.data import prepare
     from lenext.models import build
     from lenext.spec import Augment, Data
-    from lenext.training.allocator import keep_memory
     from lenext.training.loop import Trainer
     from lenext.training.precision import choose_device, choose_precision
     from lenext.training.recipes import RECIPES

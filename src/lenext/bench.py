@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lenext.allocator import keep_memory
 from lenext.classifier import ConvNet
 from lenext.costing import peak_macs
 from lenext.data import Loader, Preprocess, Subset, prepare
@@ -21,7 +22,6 @@ from lenext.nn import missing_kernels
 from lenext.ship import engines
 from lenext.ship.bundle import load
 from lenext.spec import Augment, Recipe, Run, from_dict, merge
-from lenext.training.allocator import keep_memory
 from lenext.training.loop import Trainer
 from lenext.training.losses import Loss
 from lenext.training.memory import fit_into_memory

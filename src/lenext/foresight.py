@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from torch import nn
 
 from lenext import classical
+from lenext.allocator import keep_memory
 from lenext.bench import bench_train, random_images
 from lenext.classical.machines import WITH_GAMMA
 from lenext.classifier import PREDICT_BATCH
@@ -28,7 +29,6 @@ from lenext.ladder import rung
 from lenext.models import build, build_model, without_weights
 from lenext.nn import SMALL_MACS, missing_kernels, on_threads
 from lenext.spec import Augment, Recipe, Run, to_dict
-from lenext.training.allocator import keep_memory
 from lenext.training.fit import batch_size
 from lenext.training.memory import HOLES, copies, free_bytes, image_bytes, resident_bytes, used_bytes
 from lenext.training.precision import choose_device, choose_precision

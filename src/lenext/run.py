@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lenext import classical
+from lenext.allocator import keep_memory
 from lenext.classifier import Classifier, ConvNet
 from lenext.costing import Amount
 from lenext.data import Dataset, Subset, prepare
@@ -29,7 +30,6 @@ from lenext.report.card import CARD, write_card
 from lenext.ship.bundle import Bundle
 from lenext.spec import Data, Loss, Run, from_dict, parse_seconds, read_yaml, to_dict, to_yaml
 from lenext.training import Progress, fit
-from lenext.training.allocator import keep_memory
 from lenext.training.budget import RECORD_SECONDS, REPORT_SECONDS, Clock, training_deadline
 from lenext.training.distributed import World, joined
 from lenext.training.memory import resident_peak

@@ -107,7 +107,7 @@ def test_where_memory_is_short_a_run_says_so_and_takes_turns(tmp_path, digits, m
 def test_freed_memory_is_kept():
     code = """
 import resource, torch
-from lenext.training.allocator import keep_memory
+from lenext.allocator import keep_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -152,7 +152,7 @@ from lenext.classifier import ConvNet
 from lenext.data import Preprocess, Subset
 from lenext.foresight import weight_bytes
 from lenext.spec import Recipe
-from lenext.training.allocator import keep_memory
+from lenext.allocator import keep_memory
 from lenext.training.loop import Trainer
 from lenext.training.memory import copies, resident_bytes, resident_peak, used_bytes
 from lenext.training.precision import choose_precision

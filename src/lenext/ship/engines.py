@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lenext.allocator import keep_memory
 from lenext.classifier import Classifier, ConvNet
 from lenext.costing.device import multiplies_bf16
 from lenext.data import Preprocess, preprocess
@@ -171,12 +172,13 @@ _EXACT = {"torch_bf16": "torch", "openvino_bf16": "openvino", "openvino_mixed": 
 
 
 def with_engine(bundle: Bundle, name: str) -> Bundle:
-    """The bundle, its scores from the engine `name`; of ``torch``, itself.
+    """The bundle, its scores from the engine `name`; of ``torch``, itself. The process keeps its memory from then on.
 
     Raises UsageError for another name, a library that is missing, and a model or machine that the engine is not for.
     """
     if name not in ENGINES:
         raise UsageError(f"engine: given {name!r}, accepted: {', '.join(ENGINES)}, auto")
+    keep_memory()
     if name == "torch":
         return bundle
     engine = Engine(bundle.classes, bundle.preprocess, ENGINES[name](bundle))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from lenext.allocator import keep_memory
 from lenext.classifier import ConvNet, pixel_statistics
 from lenext.costing import peak_macs
 from lenext.data import Dataset
@@ -14,7 +15,6 @@ from lenext.models import build_model, describe_weights, without_weights
 from lenext.nn import missing_kernels, synchronise
 from lenext.record import Record
 from lenext.spec import Recipe, Run
-from lenext.training.allocator import keep_memory
 from lenext.training.budget import Clock, Pace, training_deadline
 from lenext.training.distributed import World
 from lenext.training.loop import Progress, Trainer, train
