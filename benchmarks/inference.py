@@ -106,15 +106,19 @@ def usual(model: str, pictures: NDArray[np.uint8]) -> Iterator[dict[str, Timed]]
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=usual_process, args=(theirs, model, pictures))
     process.start()
+    theirs.close()  # so that to wait for a process that has failed is an error
 
     def ask(name: str, at_once: int, seconds: float) -> float:
         ours.send((name, at_once, seconds))
         rate: float = ours.recv()
         return rate
 
-    yield {name: functools.partial(ask, name) for name in USUAL}
-    ours.send(None)
-    process.join()
+    try:
+        yield {name: functools.partial(ask, name) for name in USUAL}
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            ours.send(None)
+        process.join()
 
 
 def our_ways(bundle: Bundle, pictures: NDArray[np.uint8], choice: engines.Choice) -> dict[str, Score]:

@@ -114,7 +114,7 @@ def summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
             for way, result in row.items()
             if isinstance(result, dict)
             and "difference" in result
-            and (precision == "bf16") == way.endswith(("bf16", "mixed"))
+            and engines.precision(way.removeprefix("engine ")) == precision
         }
         beyond = [" ".join(key) for key, one in judged.items() if one["difference"] > engines.TOLERANCE[precision]]
         return {

@@ -91,7 +91,7 @@ class ConvNet(nn.Module):
         return self.logits(self.normalised(images))
 
     def logits(self, normal: Tensor) -> Tensor:
-        """The same of images that are `normalised`."""
+        """The same of images that are `normalised`, float32 [N, C, H, W]."""
         logits: Tensor = self.network(normal)
         if self.training:
             return logits

@@ -193,9 +193,14 @@ def test_an_engine_that_predicts_otherwise_takes_no_part(bundle: Bundle, monkeyp
     def random(of: Bundle) -> engines.Scores:
         return lambda images: np.random.default_rng(0).normal(size=(len(images), 10)).astype(np.float32)
 
-    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.ENGINES["torch"], "shifted": shifted, "random": random})
+    def broken(of: Bundle) -> engines.Scores:
+        raise RuntimeError(f"[CPU] a node of {len(of.classes)} classes\nis not initialized")
+
+    others = {"shifted": shifted, "random": random, "broken": broken}
+    monkeypatch.setattr(engines, "ENGINES", {"torch": engines.ENGINES["torch"], **others})
     choice = engines.measure(bundle, batch_size=2)
     assert [*choice.images_per_second] == ["torch"]
+    assert choice.left_out.pop("broken") == "[CPU] a node of 10 classes is not initialized"
     assert all("probabilities differ by" in reason for reason in choice.left_out.values())
     assert len(choice.left_out) == 2
 

@@ -3,9 +3,10 @@
 No engine is the best everywhere: it depends on the network, the processor and the number of images at a time. So it is
 measured, for a moment, and kept for this machine. An engine takes part only where it agrees with the bundle on its
 golden images, also turned, mirrored, dark and negative: in every class, and in every probability to 1e-4 in float32, to
-1e-2 in bfloat16. How far bfloat16 is off is learnt from golden images. What it is off by in general is taken off; where
-the rest could change an answer, float32 decides, so that the class is the bundle's with every engine, and a
-probability is that to 2e-2 (benchmarks/parity.py).
+1e-2 in bfloat16, of which OpenVINO's has in float32 where rounding tells most (`lenext.ship.mixed`). How far bfloat16 is
+off is learnt from golden images. What it is off by in general is taken off; where the rest could change an answer,
+float32 decides, so that the class is the bundle's with every engine, and a probability is that to 2e-2
+(benchmarks/parity.py).
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ _TO_TAKE_PART = TOLERANCE | {"bf16": 1e-2}  # the same of the golden images, whi
 BATCH = 32
 _SAFETY = 1.5  # times the largest error of scores that was seen in bf16: other images show up to 1.3 times that
 _VIEWS = 8  # of a golden image, turned and mirrored
-_RULES = 8  # counts the changes of what is remembered, and of who takes part
+_RULES = 8  # counts the changes of what is made of a bundle and remembered, and of who takes part
 _SECONDS = 1.0  # that an engine is measured for
 _ROUNDS = 5
 
@@ -222,7 +223,7 @@ def measure(bundle: Bundle, *, batch_size: int = BATCH) -> Choice:
     for name in ENGINES:
         try:
             found = with_engine(bundle, name)
-            _must_agree(probabilities(found.scores(images)), expected, _precision(name))
+            _must_agree(probabilities(found.scores(images)), expected, precision(name))
         except (LenextError, RuntimeError) as error:  # an engine's own errors are of the latter kind
             left_out[name] = " ".join(str(error).split())
         else:
@@ -256,7 +257,8 @@ def on_a_thread(make: Callable[[], Made]) -> Made:
         return alone.submit(make).result()
 
 
-def _precision(engine: str) -> str:
+def precision(engine: str) -> str:
+    """What the engine of that name computes in, as `TOLERANCE` has it: ``float32``, or ``bf16``, in part at least."""
     return "bf16" if engine in _EXACT else "float32"
 
 
@@ -344,9 +346,9 @@ def _onnx_file(bundle: Bundle) -> Path:
 
 
 def _folder(bundle: Bundle) -> Path:
-    """Where what is made of this very bundle is kept."""
+    """Where what is made of this very bundle, by the present rules, is kept."""
     root = Path(os.environ.get("LENEXT_CACHE") or "~/.cache/lenext").expanduser()
-    return root / "engines" / bundle.sha256[:16]
+    return root / "engines" / f"{bundle.sha256[:16]}-{_RULES}"
 
 
 def _remembered(bundle: Bundle, what: str) -> Path:
@@ -355,9 +357,9 @@ def _remembered(bundle: Bundle, what: str) -> Path:
 
 
 def _machine() -> str:
-    """The machine, its software and the rules by which engines take part, in a few letters."""
+    """The machine and its software, in a few letters."""
     libraries = [name for name in ("torch", "onnxruntime", "openvino") if importlib.util.find_spec(name)]
-    facts = [environment()["machine"]["processor"], torch.get_num_threads(), *map(version, libraries), _RULES]
+    facts = [environment()["machine"]["processor"], torch.get_num_threads(), *map(version, libraries)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

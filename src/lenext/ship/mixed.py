@@ -50,14 +50,14 @@ def _precise(model: Any, part: float) -> set[str]:
         taken = [name for name in given if name in takes]
         if taken or op.get_type_name() == "Parameter":
             kinds[op.get_friendly_name()], takes[op.get_friendly_name()] = op.get_type_name(), taken
-    depth: dict[str, int] = {}  # how many sums one after the other it takes to come so far
-    for name, taken in takes.items():
-        depth[name] = max((depth[of] for of in taken), default=0) + (kinds[name] == "Add" and len(taken) > 1)
-    sums = [name for name, taken in takes.items() if kinds[name] == "Add" and len(taken) > 1]
+    sums = {name for name, taken in takes.items() if kinds[name] == "Add" and len(taken) > 1}
     if part and not sums:
         raise UsageError("a network without residual sums: nothing to mix")
-    last = round(part * max((depth[name] for name in sums), default=0))
-    first = [name for name in sums if depth[name] <= last]
+    depth: dict[str, int] = {}  # how many sums one after the other it takes to come so far, views being side by side
+    for name, taken in takes.items():
+        depth[name] = max((depth[of] for of in taken), default=0) + (name in sums)
+    last = round(part * max(depth.values()))
+    first = {name for name in sums if depth[name] <= last}
     added = {_before_bias(name, kinds, takes) for at in first for name in takes[at]}
     images: set[str] = set()  # and what is made of them without weights
     precise: set[str] = set()
