@@ -3,10 +3,9 @@
 No engine is the best everywhere: it depends on the network, the processor and the number of images at a time. So it is
 measured, for a moment, and kept for this machine. An engine takes part only where it agrees with the bundle on its
 golden images, also turned, mirrored, dark and negative: in every class, and in every probability to 1e-4 in float32, to
-1e-2 in bfloat16, of which OpenVINO's has in float32 where rounding tells most (`lenext.ship.mixed`). How far bfloat16 is
-off is learnt from golden images. What it is off by in general is taken off; where the rest could change an answer,
-float32 decides, so that the class is the bundle's with every engine, and a probability is that to 2e-2
-(benchmarks/parity.py).
+1e-2 in bfloat16, with which OpenVINO has float32 where rounding tells most (`lenext.ship.mixed`). How far it is off is
+learnt from golden images. What it is off by in general is taken off; where the rest could change an answer, float32
+decides, so that the class is the bundle's with every engine, and a probability is that to 2e-2 (benchmarks/parity.py).
 """
 
 import dataclasses
