@@ -46,7 +46,7 @@ _TO_TAKE_PART = TOLERANCE | {"bf16": 1e-2}  # the same of the golden images, whi
 BATCH = 32
 _SAFETY = 1.5  # times the largest error of scores that was seen in bf16: other images show up to 1.3 times that
 _VIEWS = 8  # of a golden image, turned and mirrored
-_RULES = 8  # counts the changes of what is made of a bundle and remembered, and of who takes part
+_RULES = 9  # counts the changes of what is made of a bundle and remembered, and of who takes part
 _SECONDS = 1.0  # that an engine is measured for
 _ROUNDS = 5
 
@@ -140,7 +140,10 @@ def _openvino_bf16(bundle: Bundle, part: float = 0.0) -> Scores:
 
 
 def _compiled(path: Path, precision: str) -> Scores:
-    """The model in the file, compiled by OpenVINO."""
+    """The model in the file, compiled by OpenVINO: for any number of images, and once more for one by itself.
+
+    With the number known beforehand a small network answers 1.2 times as soon, ResNet-50 1.02 times.
+    """
     import openvino
 
     settings = {
@@ -148,12 +151,21 @@ def _compiled(path: Path, precision: str) -> Scores:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = on_a_thread(functools.partial(openvino.compile_model, path, "CPU", settings))
-    output = model.output("scores")
+    core = openvino.Core()
+
+    @functools.cache
+    def model_for(images: int | None) -> Any:
+        model = core.read_model(path)
+        if images is not None:
+            shape = model.input().partial_shape
+            shape[0] = images
+            model.reshape(shape)
+        return on_a_thread(functools.partial(core.compile_model, model, "CPU", settings))
 
     def compute(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         # A request of its own, as several threads may ask at a time; what it gives is its memory, so copied
-        scores: NDArray[np.float32] = model.create_infer_request().infer(images, share_inputs=True)[output].copy()
+        request = model_for(1 if len(images) == 1 else None).create_infer_request()
+        scores: NDArray[np.float32] = request.infer(images, share_inputs=True)["scores"].copy()
         return scores
 
     return compute
