@@ -225,9 +225,10 @@ def carry_out(spec: Run, folder: Path, *, data: Dataset, observer: Observer, pag
 
 def complete(root: Path, *, page: bool = True) -> None:
     """Writes the card and the `page` of the finished run in `root` where it was stopped before, at the very end."""
-    if not (root / CARD).is_file():
+    record = Record.open(root)
+    if not record.path(CARD).is_file():
         write_card(root)
-    if page and not (root / "report.html").is_file():
+    if page and not record.path("report.html").is_file():
         report(root)
 
 

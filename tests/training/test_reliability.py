@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import tempfile
 import time
@@ -20,7 +21,8 @@ from lenext import record
 from lenext.data import Dataset
 from lenext.errors import DataError, UsageError
 from lenext.ladder import resolve
-from lenext.run import Observer, resume, run
+from lenext.report.card import CARD
+from lenext.run import Observer, complete, resume, run
 from lenext.training import Progress, checkpoint, loop
 
 
@@ -90,6 +92,16 @@ def test_a_disk_that_is_full_at_the_end_is_an_error_and_resume_finishes(tmp_path
     filling.first = 10**9  # there is room again
     resume(root)
     assert_same(root, undisturbed)
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_card_is_completed(tmp_path, undisturbed):
+    root = tmp_path / "r"
+    shutil.copytree(undisturbed, root)
+    (root / CARD).unlink()
+    (root / f".{CARD}.123.tmp").write_text("half")
+    complete(root, page=False)
+    assert (root / CARD).read_text() == (undisturbed / CARD).read_text()
+    assert {path.name for path in root.iterdir()} == {path.name for path in undisturbed.iterdir()}
 
 
 @contextmanager
