@@ -54,6 +54,7 @@ class Model:
     groups: int | None = None  # of the k×k convolutions but the first
     group_width: int | None = None  # ResNeXt: channels of a group in the first stage
     layout: Literal["large", "small"] | None = None  # for photographs or for small images; None: by their size
+    members: int = 1  # so many networks of the kind, trained side by side, whose logits' mean counts
     mirror: bool = False  # an image's scores are the mean of its own and its mirror image's
     shift: int = 0  # they are the mean, too, of those of the image moved up and down by so many pixels; 0 is off
     weights: str | None = None  # to begin with: a .pth or .safetensors file, or the name of published ones
@@ -194,6 +195,7 @@ _RANGES = {
     "data.max_bad": (0.0, 1.0),
     "data.max_pixels": (1, _HUGE),
     "model.width": (0.01, 100.0),
+    "model.members": (1, 100),
     "model.shift": (0, 8),
     "model.dropout": (0.0, 0.99),
     "model.groups": (1, 4096),

@@ -78,21 +78,25 @@ class Asked:
     def spec(self, name: str) -> Run:
         """The run of rung `name`: the settings less those that it does not read; its time is shared out later.
 
-        After the model's own name a width may follow, ``@0.5``, and then ``+flip``: trained on mirrored images, too,
-        and scored by both.
+        After the model's own name a width may follow, ``@0.5``, and how many vote, ``@0.5x3``, and then ``+flip``:
+        trained on mirrored images, too, and scored by both.
         """
         model, plus, mirrored = name.partition("+")
-        plain, at, width = model.partition("@")
+        plain, at, size = model.partition("@")
+        width, times, voters = size.partition("x")
         row, unread = rung(plain), {"model", *SECTIONS}
         own = {key: value for key, value in self.settings.items() if key not in unread - {*row.sections}}
         options = self.settings.get("model", {})
         if row.is_network and isinstance(options, Mapping):
             from_dict(Model, {**options, "name": plain}, "model")  # which keys there are
-            own["model"] = {key: options[key] for key in options if key in (*variant(plain).options, *OF_CLASSIFIERS)}
+            read = (*variant(plain).options, "members", *OF_CLASSIFIERS)
+            own["model"] = {key: options[key] for key in options if key in read}
         if at:
             if not row.is_network:
                 raise UsageError(f"{name}: {plain} has no width; accepted with @: networks, such as resnet9@0.5")
             own["model"] = {**own.get("model", {}), "width": width}
+        if times:
+            own["model"]["members"] = int(voters) if voters.isdecimal() else voters
         if plus:
             if mirrored != "flip" or not row.is_network:
                 raise UsageError(f"{name}: given +{mirrored}, accepted: +flip, of networks, such as resnet9+flip")

@@ -39,7 +39,7 @@ def step_bytes(model: nn.Module, images: Tensor, *, dtype: torch.dtype) -> int:
         ):
             outputs = model(images)
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
-        labels = torch.empty(len(images), dtype=torch.int64)
+        labels = torch.empty(len(heads[0]), dtype=torch.int64)  # of an ensemble as often as it has members
         losses = [nn.functional.cross_entropy(scores.float(), labels) for scores in heads]
         loss = torch.stack(losses).sum()
         del outputs, heads, losses

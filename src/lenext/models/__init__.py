@@ -10,6 +10,7 @@ from torch import nn
 
 from lenext.errors import UsageError
 from lenext.models import alexnet, googlenet, inception, lenet, published, resnet, resnet9, softmax, vgg, weights
+from lenext.models.ensemble import Ensemble, members
 from lenext.models.published import Pretrained
 from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
 from lenext.models.weights import heads
@@ -30,6 +31,7 @@ VARIANTS: dict[str, Variant] = {
 __all__ = [
     "LAYER_OPTIONS",
     "VARIANTS",
+    "Ensemble",
     "Pretrained",
     "Published",
     "Shape",
@@ -40,6 +42,7 @@ __all__ = [
     "describe_weights",
     "heads",
     "layers_of",
+    "members",
     "variant",
     "without_weights",
 ]
@@ -94,10 +97,15 @@ def build_model(
     if size < (least := row.least(model.layout)):
         raise UsageError(f"{name}: given images of {size} px, accepted: {least} px or more")
     small = row.layout(size, model.layout) == "small"
-    return row.build(Shape(classes, channels, size, small), layers_of(model))
+    shape, layers = Shape(classes, channels, size, small), layers_of(model)
+    if model.members == 1:
+        return row.build(shape, layers)
+    return Ensemble(row.build(shape, layers) for _ in range(model.members))
 
 
 def _with_weights(model: Model, given: str, classes: int | None, channels: int | None, size: int | None) -> nn.Module:
+    if model.members > 1:  # which would begin alike, and so err alike
+        raise UsageError(f"{model.name}: given members={model.members} and weights, accepted: one of them")
     bare = without_weights(model)
     state = weights.read(published.file_of(model.name, given))
     if classes is None:
@@ -153,7 +161,7 @@ def layers_of(model: Model) -> Layers:
         field.name: value
         for field in fields(model)
         if (value := getattr(model, field.name)) != getattr(defaults, field.name)
-        and field.name not in (*OF_CLASSIFIERS, "weights")  # which are not of the layers
+        and field.name not in ("members", *OF_CLASSIFIERS, "weights")  # which are not of the layers
     }
     for option, value in given.items():
         if option not in row.options:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lenext.errors import DataError
+from lenext.models.ensemble import members
 from lenext.nn import HEAD_STD, AuxiliaryHead
 
 State = dict[str, Tensor]
@@ -28,7 +29,9 @@ _NAMED = 3  # tensors that do not fit, of those that a message lists
 
 
 def heads(network: nn.Module) -> list[nn.Module]:
-    """Where classes come out: the last dense layer, and then the auxiliary heads."""
+    """Where classes come out: the last dense layer, and then the auxiliary heads; of an ensemble, of each member."""
+    if len(voters := members(network)) > 1:
+        return [head for member in voters for head in heads(member)]
     auxiliary = [module for module in network.modules() if isinstance(module, AuxiliaryHead)]
     within = {inner for head in auxiliary for inner in head.modules()}
     dense = [module for module in network.modules() if isinstance(module, nn.Linear) and module not in within]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lenext.classical import Classical
@@ -22,6 +22,7 @@ from lenext.classifier import Classifier, ConvNet, seen
 from lenext.data import preprocess, read_file
 from lenext.data.storage import show
 from lenext.errors import DataError, UsageError
+from lenext.models import members
 from lenext.nn import threads_for
 from lenext.ship.predict import Prediction, pictures
 from lenext.spec import suggestion
@@ -120,27 +121,31 @@ def _of_network(model: ConvNet, image: NDArray[np.uint8], label: int) -> tuple[M
     """Grad-CAM (Selvaraju et al., Visual Explanations from Deep Networks via Gradient-Based Localization, 2017).
 
     Of the last map, each channel counts by the mean gradient of the class's score over it (equations 1 and 2). Where
-    images have several views it is of the mean of their scores, each map put back to where it is in the image. A
-    network without convolutions has no map: there it is the gradient times the pixels, which of softmax regression is
-    what each pixel adds to the score.
+    images have several views it is of the mean of their scores, each map put back to where it is in the image, and of
+    an ensemble it is the mean of its members'. A network without convolutions has no map: there it is the gradient
+    times the pixels, which of softmax regression is what each pixel adds to the score.
     """
     model.eval()
     with torch.enable_grad(), threads_for(model.macs):
         normal = model.normalised(torch.from_numpy(image[None]).to(model.mean.device))
         views = torch.cat([seen(normal, *look) for look in model.looks]).requires_grad_()
-        with _Watch() as watch:
-            score = model.scale * model.network(views)[:, label].mean()
-        last = views if watch.last_map is None else watch.last_map
-        (gradient,) = torch.autograd.grad(score, last)
-    method: Method = "gradient × pixels"
-    if watch.last_map is not None:
-        method, gradient = "Grad-CAM", gradient.mean((2, 3), keepdim=True)
-    of_views = (gradient * last.detach()).sum(1, keepdim=True)
-    if method == "Grad-CAM":
-        of_views = F.interpolate(of_views.relu(), image.shape[:2], mode="bilinear")
+        of_members = [_of_views(member, views, label) for member in members(model.network)]
+    of_views = model.scale * torch.stack([evidence for _, evidence in of_members]).mean(0)
     looks = zip(of_views, model.looks, strict=True)
     in_place = [seen(part[None], mirrored, -down) for part, (mirrored, down) in looks]
-    return method, torch.cat(in_place).sum(0)[0].cpu().numpy()
+    return of_members[0][0], torch.cat(in_place).sum(0)[0].cpu().numpy()
+
+
+def _of_views(network: nn.Module, views: Tensor, label: int) -> tuple[Method, Tensor]:
+    """Evidence float [V, 1, H, W] in the `views` float [V, C, H, W] for the mean of their scores."""
+    with _Watch() as watch:
+        score = network(views)[:, label].mean()
+    if watch.last_map is None:
+        (gradient,) = torch.autograd.grad(score, views)
+        return "gradient × pixels", (gradient * views.detach()).sum(1, keepdim=True)
+    (gradient,) = torch.autograd.grad(score, watch.last_map)
+    evidence = (gradient.mean((2, 3), keepdim=True) * watch.last_map.detach()).sum(1, keepdim=True)
+    return "Grad-CAM", F.interpolate(evidence.relu(), views.shape[2:], mode="bilinear")
 
 
 class _Watch(TorchFunctionMode):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from lenext.classifier import ConvNet
 from lenext.data import Batch, LazyImages, Loader, Subset
 from lenext.errors import DivergenceError, Interrupted, UsageError
+from lenext.models import members
 from lenext.nn import threads_for, without_auxiliary
 from lenext.record import Record
 from lenext.spec import Recipe
@@ -99,6 +100,7 @@ class Trainer:
         self.world = world
         self.loss = (loss or Loss(recipe)).to(precision.device)
         self.optimizer = make_optimizer(model, recipe)
+        self._members = members(model)
         self.average = MovingAverage(model, recipe.ema)
         self.best: dict[str, Tensor] = {}
         self.state = State(batch_size=batch_size)
@@ -149,26 +151,29 @@ class Trainer:
             group["lr"] = group["share"] * recipe.lr * lr_factor(recipe, state.progress)
         inputs = self._tensor(batch.images)
         targets = [self._tensor(array) for array in (batch.labels, batch.others, batch.shares)]
+        voters = len(self._members)
         seed = (self.seed << 32) + state.step  # a function of the step, so that it can resume
 
         def loss_of(model: nn.Module, part: slice) -> tuple[Tensor, Tensor]:
             with self.precision.autocast():
                 outputs = model(inputs[part])
             logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-            wanted = [target[part] for target in targets]
+            # An ensemble's members come one after the other, each with a loss of its own
+            wanted = [target[part].repeat(voters) for target in targets]
             loss = self.loss(logits.float(), *wanted)
             for scores in auxiliary:  # heads in the middle of the network (Szegedy et al. 2015, section 5)
                 loss = loss + recipe.auxiliary * self.loss(scores.float(), *wanted)
-            return loss.sum() / self.batch_size, logits
+            return loss.sum() / self.batch_size, logits.detach().unflatten(0, (voters, -1)).mean(0)
 
         with threads_for(self.model.cost.macs * len(inputs)):
             loss, logits = self.shards.gradients(loss_of, len(inputs), seed)
             correct = int((logits.argmax(1) == targets[0]).sum())
-            loss, correct_of_all = self.world.sum([loss, correct])
+            loss, correct_of_all = self.world.sum([loss / voters, correct])
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss}")
             if recipe.clip_norm > 0:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+                for member in self._members:
+                    torch.nn.utils.clip_grad_norm_(member.parameters(), recipe.clip_norm)
             self.optimizer.step()
             self.average.update(state.progress, advance)
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lenext.models import heads
+from lenext.models import heads, members
 from lenext.spec import Recipe
 
 M = TypeVar("M", bound=nn.Module)
@@ -47,16 +47,17 @@ def lr_shares(network: nn.Module, first: float) -> dict[nn.Parameter, float]:
     Smaller steps for earlier layers: Howard & Ruder 2018, section 3.2, as what these see is common to most images.
     """
     ends = head_parameters(network)
-    depths: dict[nn.Parameter, int] = {}
-    depth = -1
-    for module in network.modules():
-        own = [parameter for parameter in module.parameters(recurse=False) if parameter not in ends]
-        if own and isinstance(module, nn.Conv2d | nn.Linear):
-            depth += 1
-        for parameter in own:
-            depths.setdefault(parameter, max(depth, 0))
-    shares = {parameter: first ** (1.0 - place / max(depth + 1, 1)) for parameter, place in depths.items()}
-    shares |= dict.fromkeys(ends, 1.0)
+    shares = dict.fromkeys(ends, 1.0)
+    for member in members(network):
+        depths: dict[nn.Parameter, int] = {}
+        depth = -1
+        for module in member.modules():
+            own = [parameter for parameter in module.parameters(recurse=False) if parameter not in ends]
+            if own and isinstance(module, nn.Conv2d | nn.Linear):
+                depth += 1
+            for parameter in own:
+                depths.setdefault(parameter, max(depth, 0))
+        shares |= {parameter: first ** (1.0 - place / max(depth + 1, 1)) for parameter, place in depths.items()}
     assert shares.keys() == set(network.parameters())
     return shares
 
