@@ -37,7 +37,8 @@ def compare(
     data
         A name (digits, fashion-mnist), a folder of class folders, or a CSV or Parquet manifest.
     models
-        Names with commas between, with a width or mirrored images: softmax,hog_svm,resnet9@0.5,resnet9+flip.
+        Names with commas between, with a width, how many vote, or mirrored images:
+        softmax,hog_svm,resnet9@0.5,resnet9@0.5x3,resnet9+flip.
         Otherwise six rungs, with a budget ten and more.
     budget
         Time for all together, such as 90s, 10m or 1h30m; shared out before it begins.

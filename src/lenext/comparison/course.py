@@ -73,11 +73,11 @@ def compare(
 
     A `budget` (seconds, or as ``"10m"``) is for all together and is shared out before it begins, and anew after every
     run (see `lenext.comparison.plan`); without one each rung trains as its recipe says, or for `epochs`. A name may
-    have a width, as ``resnet9@0.5``, and mirror its images, as ``resnet9+flip``. Each rung is trained with up to
-    `seeds` seeds, from `seed` on. The most accurate on the validation images is the best; the winner is the cheapest
-    that is not significantly worse, of those that predict an image in `max_latency` milliseconds, are no larger than
-    `max_size` (bytes, or as ``"5MB"``) and take no more than `max_macs` multiply-adds (or as ``"100M"``). The test
-    images only judge. `settings` are nested, as in a YAML file; each rung takes those that it reads. A rung that fails
+    have a width, as ``resnet9@0.5``, a number of networks that vote, as ``resnet9@0.5x3``, and mirror its images, as
+    ``resnet9+flip``. Each rung is trained with up to `seeds` seeds, from `seed` on. The most accurate on the validation
+    images is the best; the winner is the cheapest that is not significantly worse, of those that predict an image in
+    `max_latency` milliseconds, are no larger than `max_size` (bytes, or as ``"5MB"``) and take no more than `max_macs`
+    multiply-adds (or as ``"100M"``). The test images only judge. `settings` are nested, as in a YAML file; each rung takes those that it reads. A rung that fails
     is reported, not fatal. Rungs run one after another in this process, or several at a time in `lanes`, such as
     ``lenext.cluster.Lanes(2)``.
 
