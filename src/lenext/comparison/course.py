@@ -77,9 +77,9 @@ def compare(
     ``resnet9+flip``. Each rung is trained with up to `seeds` seeds, from `seed` on. The most accurate on the validation
     images is the best; the winner is the cheapest that is not significantly worse, of those that predict an image in
     `max_latency` milliseconds, are no larger than `max_size` (bytes, or as ``"5MB"``) and take no more than `max_macs`
-    multiply-adds (or as ``"100M"``). The test images only judge. `settings` are nested, as in a YAML file; each rung takes those that it reads. A rung that fails
-    is reported, not fatal. Rungs run one after another in this process, or several at a time in `lanes`, such as
-    ``lenext.cluster.Lanes(2)``.
+    multiply-adds (or as ``"100M"``). The test images only judge. `settings` are nested, as in a YAML file; each rung
+    takes those that it reads. A rung that fails is reported, not fatal. Rungs run one after another in this process, or
+    several at a time in `lanes`, such as ``lenext.cluster.Lanes(2)``.
 
     Where `out` holds the same comparison already, stopped or finished, it is continued: what has finished is not run
     again. Raises the errors of `lenext.errors`; UsageError for an unknown model, or where `out` holds another
