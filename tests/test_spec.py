@@ -46,7 +46,7 @@ def test_yaml_and_back_is_the_same_run(tmp_path):
         ({"recipe": {"lr": "fast"}}, r"recipe.lr: given 'fast', accepted: a number"),
         ({"recipe": {"batch_size": 2.5}}, r"recipe.batch_size: given 2.5, accepted: a whole number"),
         ({"recipe": {"batch_size": True}}, r"recipe.batch_size: given True, accepted: a whole number"),
-        ({"recipe": {"optimizer": "adam"}}, r"recipe.optimizer: given 'adam', accepted: sgd, adamw"),
+        ({"recipe": {"optimizer": "adam"}}, r"recipe.optimizer: given 'adam', accepted: sgd, adamw, muon"),
         ({"recipe": {"loss": "hinge"}}, r"recipe.loss: given 'hinge', accepted: cross_entropy, focal"),
         ({"recipe": {"augment": {"flip": "yes"}}}, r"flip: given 'yes', accepted: true or false"),
         ({"recipe": 3}, r"recipe: expected a mapping of keys to values, given 3"),

@@ -91,10 +91,10 @@ class Augment:
 class Recipe:
     """How a network is trained."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"  # muon: SGD that turns convolutions, see lenext.training.muon
     lr: float = 0.1  # peak learning rate, for the batch size given here
-    momentum: float = 0.9  # Nesterov momentum of SGD; first beta of AdamW
-    weight_decay: float = 5e-4  # not applied to biases and normalisation
+    momentum: float = 0.9  # Nesterov momentum of SGD and Muon; first beta of AdamW
+    weight_decay: float = 5e-4  # not applied to biases and normalisation, nor to what Muon turns
     batch_size: int = 128  # at most an eighth of the training images
     per_worker: bool = False  # batch_size and lr are those of one worker, and grow with their number
     sync_batch_norm: bool = False  # over all workers' images; else each worker normalises its own

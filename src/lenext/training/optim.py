@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lenext.models import heads, members
 from lenext.spec import Recipe
+from lenext.training.muon import SHARE, Muon
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -15,9 +16,11 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; weight decay on weights alone, not on biases and normalisation.
+    """SGD with Nesterov momentum, AdamW, or Muon; weight decay on weights alone, not on biases and normalisation.
 
-    A group's ``share`` is its share of the learning rate, see `lr_shares`; the head is in the last groups.
+    A group's ``share`` is its share of the learning rate, see `lr_shares`; the head is in the last groups. Muon turns
+    the convolutions; dense layers, whose matrices take longer to be made orthogonal than to be computed, and everything
+    else learns by SGD.
     """
     shares = lr_shares(network, recipe.earlier_lr)
     # A head that learns first is apart: the fused kernels take no group of which a part has momentum and a part not
@@ -34,10 +37,26 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     assert sum(len(group["params"]) for group in groups) == len(shares)
+    if recipe.optimizer == "muon":
+        return Muon(_turning(network, groups), lr=recipe.lr, momentum=recipe.momentum)
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+
+
+def _turning(network: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `groups`, and before them the weights of convolutions by themselves, of each number of blocks apart."""
+    ends = head_parameters(network)
+    blocks = {m.weight: m.groups for m in network.modules() if isinstance(m, nn.Conv2d) and m.weight not in ends}
+    turned, others = [], []
+    for group in groups:
+        for number in sorted({blocks[p] for p in group["params"] if p in blocks}):
+            its = [p for p in group["params"] if blocks.get(p) == number]
+            turned.append({"params": its, "share": SHARE * group["share"], "turned": True, "blocks": number})
+        if rest := [p for p in group["params"] if p not in blocks]:
+            others.append({**group, "params": rest})
+    return turned + others
 
 
 def lr_shares(network: nn.Module, first: float) -> dict[nn.Parameter, float]:

@@ -1,0 +1,86 @@
+"""Muon: steps that change all directions of a weight matrix alike.
+
+Jordan et al., Muon: An Optimizer for Hidden Layers in Neural Networks, 2024. The gradients of a layer's matrix are
+dominated by few directions; SGD learns along these and hardly along the others. Muon makes the singular values of the
+step equal, by a few matrix products (a Newton-Schulz iteration), and so gets as far in a third to a half of the epochs.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Jordan's quintic: it brings singular values close to 1 in as few iterations as can be, and leaves them there no better
+# than that; three iterations are those of his 94% on CIFAR-10
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 3
+# A step turns a matrix by so much of the learning rate of the others: where SGD is given 0.2, Muon has 0.02. With 0.06
+# a network of 9 layers on Fashion-MNIST unlearnt in the middle of training what it had learnt in the first epochs
+SHARE = 0.1
+
+
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov momentum, of which the groups that are ``turned`` take Muon's steps.
+
+    A matrix that is turned keeps its norm, so that ``lr`` is the angle, in radians, of a step (of
+    its part across the matrix), whatever the layer's size and initialisation; weight decay, which is to bound the norm,
+    does not apply. ``blocks`` are a convolution's groups: each is a matrix by itself. Other groups are as in
+    `torch.optim.SGD` with ``nesterov=True``.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "turned": False, "blocks": 1}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step for all parameters that have a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                step = self._ahead(parameter, parameter.grad, group)
+                if not group["turned"]:
+                    parameter.sub_(step, alpha=group["lr"])
+                    continue
+                blocks, norm = group["blocks"], parameter.norm()
+                step = orthogonal(step.reshape(blocks, len(step) // blocks, -1)).reshape_as(step)
+                parameter.sub_(step * (group["lr"] * norm / step.norm().clamp(min=_TINY)))
+                parameter.mul_(norm / parameter.norm().clamp(min=_TINY))
+
+    def _ahead(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        """The gradient with Nesterov's momentum."""
+        if group["weight_decay"]:
+            gradient = gradient.add(parameter, alpha=group["weight_decay"])
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        return gradient.add(momentum, alpha=group["momentum"])
+
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices float [B, m, n] with their singular vectors kept and their values brought to about 1 (0.7 to 1.2).
+
+    Values below a hundredth of the matrix's norm come no further than 40 times nearer.
+    """
+    a, b, c = _QUINTIC
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=_TINY)
+    for _ in range(_ITERATIONS):
+        square = x @ x.mT
+        x = a * x + torch.baddbmm(b * square, square, square, alpha=c) @ x
+    return x.mT if tall else x
+
+
+def multiply_adds(convolution: nn.Conv2d) -> int:
+    """Of the matrix products in a step that turns the weights of `convolution`."""
+    inputs = convolution.weight[0].numel()
+    rows, columns = sorted((convolution.out_channels // convolution.groups, inputs))
+    return int(convolution.groups * _ITERATIONS * (2 * rows**2 * columns + rows**3))
