@@ -68,7 +68,9 @@ def test_the_groups_of_a_convolution_turn_by_themselves() -> None:
     torch.manual_seed(0)
     gradient, begin = torch.randn(8, 3, 3, 3), torch.randn(8, 3, 3, 3)
     weight = nn.Parameter(begin.clone())
-    found = step_of(Muon([{"params": [weight], "turned": True, "blocks": 2}], lr=1e-4, momentum=0.0), weight, [gradient])
+    found = step_of(
+        Muon([{"params": [weight], "turned": True, "blocks": 2}], lr=1e-4, momentum=0.0), weight, [gradient]
+    )
     for part in (slice(0, 4), slice(4, 8)):
         alone = nn.Parameter(begin[part].clone())
         expected = step_of(Muon([{"params": [alone], "turned": True}], lr=1e-4, momentum=0.0), alone, [gradient[part]])
