@@ -31,6 +31,7 @@ from lenext.nn import SMALL_MACS, missing_kernels, on_threads
 from lenext.spec import Augment, Recipe, Run, to_dict
 from lenext.training.fit import batch_size
 from lenext.training.memory import HOLES, copies, free_bytes, image_bytes, resident_bytes, used_bytes
+from lenext.training.muon import multiply_adds
 from lenext.training.precision import choose_device, choose_precision
 from lenext.training.shards import number_of_parts
 
@@ -47,6 +48,7 @@ _LOADED_BYTES = 16e6  # by a run, beyond its steps: softmax and lenet_relu on di
 _FIT_FACTOR = 2.0  # of classical rungs, whose solvers take as many steps as the data want
 _FIXED_FACTOR = 2.0
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
+_TURNING, _TURNING_CALLS = 1.25, 100  # Muon's products against the machine's largest; short operations a convolution
 _CALL = 70  # the shortest operations, so many of which take as long as a prediction's beginning and end
 _START_SECONDS = 0.1  # building, the time of one prediction
 _RECORD_SECONDS = 0.1  # writing the bundle and all that came out
@@ -166,7 +168,8 @@ def foresee_shape(spec: Run, shape: Shape, *, page: bool = True) -> Foresight:
     batch = batch_size(spec.recipe, shape.train)
     wide = _BORROWED_FACTOR if machine.borrowed else TIME_FACTOR
     rate = data_rate(spec.recipe.augment, shape, batch)
-    step = Amount.within(train_step_seconds(network, channels, size, batch, precision), wide)
+    training = train_step_seconds(network, channels, size, batch, precision) + turning_seconds(network, spec.recipe)
+    step = Amount.within(training, wide)
     step += Amount.within(batch / rate, _DATA_FACTOR)  # on the same cores
     between = replace(spec.model, shift=0).views  # epochs, see lenext.training.fit
     judge = between * predict_seconds(network, channels, size, precision) / PREDICT_BATCH
@@ -195,6 +198,16 @@ def train_step_seconds(
 ) -> float:
     """Seconds of a step of our loop, for any network on images [channels, size, size]; by `timing`, or else here."""
     return _train_step_seconds(network, channels, size, batch, precision, [timing or this_machine()])[0]
+
+
+def turning_seconds(network: nn.Module, recipe: Recipe) -> float:
+    """What Muon adds to a step: the products of its matrices, which are small, and as many operations again."""
+    if recipe.optimizer != "muon":
+        return 0.0
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    machine = this_machine().profile
+    products = sum(map(multiply_adds, convolutions)) / machine.peaks["float32"]
+    return _TURNING * products + len(convolutions) * _TURNING_CALLS * machine.overhead()
 
 
 def _train_step_seconds(

@@ -77,22 +77,20 @@ def test_resnet18_and_resnext29_for_small_images():
     assert round(params(on_meta("resnext29_8x64d", classes=10, channels=3, size=32)) / 1e6, 1) == 34.4
 
 
-def test_resnet9_by_hand():
-    convolutions = [
-        (1, 64, 28),
-        (64, 64, 14),
-        (64, 64, 14),
-        (64, 128, 14),
-        (128, 128, 7),
-        (128, 128, 7),
-        (128, 256, 7),
-        (256, 256, 3),
-        (256, 256, 3),
-    ]  # channels in and out, side of the map
+@pytest.mark.parametrize(
+    ("name", "convolutions"),  # channels in and out, side of the map
+    [
+        ("resnet9", [(1, 64, 28), (64, 64, 14), (64, 64, 14), (64, 128, 14), (128, 128, 7), (128, 128, 7),
+                     (128, 256, 7), (256, 256, 3), (256, 256, 3)]),
+        ("resnet9_late", [(1, 32, 28), (32, 32, 28), (32, 32, 28), (32, 64, 14), (64, 64, 14), (64, 64, 14),
+                          (64, 128, 7), (128, 128, 7), (128, 128, 7)]),
+    ],
+)  # fmt: skip
+def test_resnet9_by_hand(name, convolutions):
     weights = [9 * before * after for before, after, _ in convolutions]
-    cost = counted("resnet9")
-    assert cost.params == sum(weights) + 2 * sum(after for _, after, _ in convolutions) + 256 * 10 + 10
-    assert cost.macs == sum(n * side**2 for n, (*_, side) in zip(weights, convolutions, strict=True)) + 2560
+    cost, last = counted(name), convolutions[-1][1]
+    assert cost.params == sum(weights) + 2 * sum(after for _, after, _ in convolutions) + last * 10 + 10
+    assert cost.macs == sum(n * side**2 for n, (*_, side) in zip(weights, convolutions, strict=True)) + last * 10
 
 
 @pytest.mark.parametrize("depth", [18, 34])

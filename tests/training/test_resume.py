@@ -83,6 +83,19 @@ def test_a_signal_saves_and_resume_ends_with_the_same_weights(tmp_path, digits, 
     assert_same(tmp_path / "r", unstopped.root)
 
 
+def test_networks_that_vote_and_are_turned_by_muon_go_on_likewise(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(loop, "PROGRESS_SECONDS", 0.0)
+    settings = {**SETTINGS, "epochs": 3, "model": {"members": 2}}
+    settings["recipe"] = {**settings["recipe"], "optimizer": "muon"}
+    spec = resolve("digits", "lenet_relu", settings)
+    whole = run(spec, out=tmp_path / "whole", data=digits)
+    with pytest.raises(Interrupted):
+        run(spec, out=tmp_path / "r", data=digits, observer=Stopping(signal.SIGINT, 14))
+    assert 0 < len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) < 3
+    assert resume(tmp_path / "r").accuracy == whole.accuracy
+    assert_same(tmp_path / "r", whole.root)
+
+
 def _work(root: Path) -> None:
     """Starts the run in `root`, or continues it; in a process of its own, to be killed."""
     loop.CHECKPOINT_SECONDS = 0.02

@@ -100,7 +100,9 @@ def fit(
     state = trainer.state
     predicted_epochs = (state.step + pace.steps_left(state.progress, state.step)) / steps_per_epoch
     tell(
-        f"{run.model.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image, {precision.name}; "
+        f"{run.model.name}: "
+        + (f"{run.model.members} that vote, " if run.model.members > 1 else "")
+        + f"{cost.params:,} parameters, {cost.macs:,} multiply-adds an image, {precision.name}; "
         + (f"{world.size} workers, {batch_size:,} images a step together; " if world.size > 1 else "")
         + (f"continuing at epoch {state.step / steps_per_epoch:.1f} of " if resumed else "training ")
         + f"about {predicted_epochs:.1f} epochs"

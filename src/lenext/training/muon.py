@@ -20,45 +20,38 @@ _ITERATIONS = 3
 SHARE = 0.1
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.SGD):
     """SGD with Nesterov momentum, of which the groups that are ``turned`` take Muon's steps.
 
-    A matrix that is turned keeps its norm, so that ``lr`` is the angle, in radians, of a step (of
-    its part across the matrix), whatever the layer's size and initialisation; weight decay, which is to bound the norm,
-    does not apply. ``blocks`` are a convolution's groups: each is a matrix by itself. Other groups are as in
-    `torch.optim.SGD` with ``nesterov=True``.
+    A matrix that is turned keeps its norm, so that ``lr`` is the angle, in radians, of a step (of its part across the
+    matrix), whatever the layer's size and initialisation; weight decay, which is to bound the norm, does not apply.
+    ``blocks`` are a convolution's groups: each is a matrix by itself. A step takes the gradients of what it turns.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "turned": False, "blocks": 1}
-        super().__init__(groups, defaults)
+        of_all = [{"turned": False, "blocks": 1, **group} for group in groups]
+        super().__init__(of_all, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step for all parameters that have a gradient."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                step = self._ahead(parameter, parameter.grad, group)
-                if not group["turned"]:
-                    parameter.sub_(step, alpha=group["lr"])
-                    continue
-                blocks, norm = group["blocks"], parameter.norm()
-                step = orthogonal(step.reshape(blocks, len(step) // blocks, -1)).reshape_as(step)
-                parameter.sub_(step * (group["lr"] * norm / step.norm().clamp(min=_TINY)))
-                parameter.mul_(norm / parameter.norm().clamp(min=_TINY))
+            for parameter in group["params"] if group["turned"] else ():
+                if parameter.grad is not None:
+                    self._turn(parameter, parameter.grad, group)
+                    parameter.grad = None  # so that SGD passes by
+        super().step()
 
-    def _ahead(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        """The gradient with Nesterov's momentum."""
-        if group["weight_decay"]:
-            gradient = gradient.add(parameter, alpha=group["weight_decay"])
-        state = self.state[parameter]
+    def _turn(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, blocks, norm = self.state[parameter], group["blocks"], parameter.norm()
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        momentum: Tensor = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        return gradient.add(momentum, alpha=group["momentum"])
+        momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        step = gradient.add(momentum, alpha=group["momentum"])
+        step = orthogonal(step.reshape(blocks, len(step) // blocks, -1)).reshape_as(step)
+        parameter.sub_(step * (group["lr"] * norm / step.norm().clamp(min=_TINY)))
+        parameter.mul_(norm / parameter.norm().clamp(min=_TINY))
 
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -71,7 +64,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: Tensor = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=_TINY)
     for _ in range(_ITERATIONS):
         square = x @ x.mT
