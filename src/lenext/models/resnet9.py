@@ -5,8 +5,8 @@ how little is computed at full resolution, how wide the last stages are, and a s
 residual block a stage only costs. Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024 (airbench), goes on in
 the same way. The blocks are those of He et al. 2016.
 
-These are our own, found by measured searches on Fashion-MNIST (benchmarks/resnet9_search.py, with its results), so
-nothing of them is published.
+These are our own, found by measured searches on Fashion-MNIST (benchmarks/resnet9_search.py with its results, and
+docs/speed.md), so nothing of them is published.
 """
 
 from torch import nn
