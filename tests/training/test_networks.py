@@ -25,8 +25,8 @@ def digits32() -> Dataset:
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("alexnet", 0.125), ("vgg11", 0.125), ("vgg11_bn", 0.125), ("resnet20", 0.5), ("plain20", 0.5), ("resnet9", 0.25), ("resnet9_late", 0.5),
-     ("resnext29_2x16d", 0.125)],
+    [("alexnet", 0.125), ("vgg11", 0.125), ("vgg11_bn", 0.125), ("resnet20", 0.5), ("plain20", 0.5), ("resnet9", 0.25),
+     ("resnet9_late", 0.5), ("resnext29_2x16d", 0.125)],
 )  # fmt: skip
 def test_a_network_learns_digits_in_a_few_steps(name, width, digits32, tmp_path):
     spec = resolve("digits", name, {"model": {"width": width}, "epochs": 6, "recipe": {"ema": 0.0}})
