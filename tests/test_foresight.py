@@ -89,6 +89,15 @@ def test_an_average_of_the_weights_and_a_second_moment_take_memory():
     assert memory(optimizer="sgd", momentum=0.9, ema=0.1) - plain > weights
 
 
+def test_muon_adds_its_products_to_a_step_whatever_the_batch():
+    def step(optimizer, batch):
+        settings = {"recipe": {"optimizer": optimizer, "batch_size": batch}}
+        return foresee_shape(resolve("x", "resnet9_late", settings), SHAPE).step_seconds.value
+
+    assert step("muon", 256) > step("sgd", 256)
+    assert step("muon", 256) - step("sgd", 256) == pytest.approx(step("muon", 64) - step("sgd", 64), rel=1e-6)
+
+
 def test_a_classical_rung_has_no_epochs():
     seen = foresee_shape(resolve("x", "bow_sift"), SHAPE)
     assert seen.step_seconds is None

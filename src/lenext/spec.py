@@ -65,7 +65,8 @@ class Model:
         return views(mirror=self.mirror, shift=self.shift)
 
 
-OF_CLASSIFIERS = ("mirror", "shift")  # fields of Model that are not of its layers: how often it looks at an image
+OF_CLASSIFIERS = ("mirror", "shift")  # fields of Model that are of the classifier: how often it looks at an image
+OF_ALL_NETWORKS = ("members", *OF_CLASSIFIERS)  # those that are not of its layers, which every network honours
 
 
 def views(*, mirror: bool, shift: int) -> int:

@@ -14,6 +14,7 @@ from lenext.data import Dataset
 from lenext.errors import UsageError
 from lenext.ladder import resolve
 from lenext.models import VARIANTS, heads
+from lenext.record import Record
 from lenext.run import Result, run
 from lenext.ship.explain import explain
 from lenext.training.optim import lr_shares
@@ -65,11 +66,14 @@ def test_a_member_learns_as_it_would_alone(name: str, digits: Dataset, tmp_path:
     layers = {"recipe": {"clip_norm": 1.0, "ema": 0.0}, "model": {}}
     if name == "googlenet":
         layers |= {"epochs": 0.2, "model": {"width": 0.125, "dropout": 0.0}, "recipe": {"auxiliary": 0.3, "lr": 0.01}}
-    alone, both = (
-        network_of(run(resolve("digits", name, {"epochs": 1}, layers, {"model": {**layers["model"], "members": m}}),
-                       out=tmp_path / str(m), data=digits, page=False))
+    results = [
+        run(resolve("digits", name, {"epochs": 1}, layers, {"model": {**layers["model"], "members": m}}),
+            out=tmp_path / str(m), data=digits, page=False)
         for m in (1, 2)
-    )  # fmt: skip
+    ]  # fmt: skip
+    losses = [Record.open(result.root).history()[-1]["train_loss"] for result in results]
+    assert losses[1] == pytest.approx(losses[0], rel=0.3)  # the mean of both, not their sum
+    alone, both = map(network_of, results)
     found = both.network.get_submodule("members.0").state_dict()
     for key, value in alone.network.state_dict().items():
         torch.testing.assert_close(found[key], value, rtol=2e-3, atol=2e-3, msg=key)

@@ -14,7 +14,7 @@ from lenext.data import Dataset
 from lenext.errors import UsageError
 from lenext.ladder import SECTIONS, cost, resolve, rung
 from lenext.models import variant
-from lenext.spec import OF_CLASSIFIERS, Model, Run, from_dict, merge, read_yaml, to_dict
+from lenext.spec import OF_ALL_NETWORKS, Model, Run, from_dict, merge, read_yaml, to_dict
 
 # What is compared unless the user says otherwise: rungs that a small processor trains in minutes
 DEFAULT = ("softmax", "svm_linear", "bow_sift", "lenet", "lenet_relu", "resnet20")
@@ -89,14 +89,13 @@ class Asked:
         options = self.settings.get("model", {})
         if row.is_network and isinstance(options, Mapping):
             from_dict(Model, {**options, "name": plain}, "model")  # which keys there are
-            read = (*variant(plain).options, "members", *OF_CLASSIFIERS)
-            own["model"] = {key: options[key] for key in options if key in read}
+            own["model"] = {key: options[key] for key in options if key in (*variant(plain).options, *OF_ALL_NETWORKS)}
         if at:
             if not row.is_network:
                 raise UsageError(f"{name}: {plain} has no width; accepted with @: networks, such as resnet9@0.5")
             own["model"] = {**own.get("model", {}), "width": width}
-        if times:
-            own["model"]["members"] = int(voters) if voters.isdecimal() else voters
+            if times:
+                own["model"]["members"] = int(voters) if voters.isdecimal() else voters
         if plus:
             if mirrored != "flip" or not row.is_network:
                 raise UsageError(f"{name}: given +{mirrored}, accepted: +flip, of networks, such as resnet9+flip")

@@ -15,7 +15,7 @@ from lenext.models.published import Pretrained
 from lenext.models.variant import LAYER_OPTIONS, Published, Shape, Variant
 from lenext.models.weights import heads
 from lenext.nn import Layers
-from lenext.spec import OF_CLASSIFIERS, Model, from_dict, suggestion, validate
+from lenext.spec import OF_ALL_NETWORKS, OF_CLASSIFIERS, Model, from_dict, suggestion, validate
 
 VARIANTS: dict[str, Variant] = {
     **softmax.VARIANTS,
@@ -161,7 +161,7 @@ def layers_of(model: Model) -> Layers:
         field.name: value
         for field in fields(model)
         if (value := getattr(model, field.name)) != getattr(defaults, field.name)
-        and field.name not in ("members", *OF_CLASSIFIERS, "weights")  # which are not of the layers
+        and field.name not in (*OF_ALL_NETWORKS, "weights")  # which are not of the layers
     }
     for option, value in given.items():
         if option not in row.options:
