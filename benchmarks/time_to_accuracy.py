@@ -42,7 +42,7 @@ MIRROR = ["recipe.augment.flip=true", "model.mirror=true"]
 # minutes, where two more a pixel up and down were worth as much as four in all directions
 LONG = [*MIRROR, "recipe.augment.erase=0.5", "recipe.augment.shift=1", "model.shift=1", "data.val=0.05"]
 MODELS = {"3m": "resnet9", LONGEST: "resnet9_late"}
-SETTINGS = {"3m": [*MIRROR, "model.width=0.5"], LONGEST: [*LONG, "model.members=2"]}
+SETTINGS = {"3m": [*MIRROR, "model.width=0.5"], LONGEST: LONG}
 SEEDS = (0, 1, 2)
 USUAL = "usual"
 USUAL_SECONDS = parse_seconds("3m")  # --minutes has it longer
