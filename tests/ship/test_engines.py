@@ -5,6 +5,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,6 +56,18 @@ def test_every_engine_answers_as_torch_does(bundle: Bundle, digits: Dataset) -> 
             err_msg=name,
         )  # fmt: skip
         assert other.scores(images[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_threads_that_ask_at_a_time_get_their_own_answers(name: str, bundle: Bundle, digits: Dataset) -> None:
+    images = digits.test.images[:300]
+    engine = engines.with_engine(bundle, name)
+    expected = engine.scores(images)
+    parts = [slice(start, start + 1 + start % 3) for start in range(297)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda part: engine.scores(images[part]), parts)]
+    for part, scores in zip(parts, found, strict=True):
+        np.testing.assert_allclose(scores, expected[part], atol=1e-4)
 
 
 @pytest.mark.skipif(not multiplies_bf16(torch.device("cpu")), reason="needs a processor that multiplies bfloat16")
