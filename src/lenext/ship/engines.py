@@ -49,10 +49,7 @@ BATCH = 32
 # times; where two classes were close, which is where it counts, at most 1.2 (ResNet-50, docs/speed.md)
 _SAFETY = 1.5
 _VIEWS = 8  # of a golden image, turned and mirrored
-_RULES = 10  # counts the changes of what is made of a bundle and remembered, and of who takes part
-# Bytes of a model up to which OpenVINO has one for a single image, too: LeNet and ResNet-20 answer 1.2 times as soon.
-# Of ResNet-50 it would take 150 to 280 MB, and 0.98 of the time
-_SMALL = 16 << 20
+_RULES = 11  # counts the changes of what is made of a bundle and remembered, and of who takes part
 _SECONDS = 1.0  # that an engine is measured for
 _ROUNDS = 5
 
@@ -139,14 +136,14 @@ def _openvino_bf16(bundle: Bundle, part: float = 0.0) -> Scores:
 
     path = _folder(bundle) / f"bf16-{part:.2f}.xml"
     if not path.is_file():
-        graph, weights = in_bf16(openvino.convert_model(_onnx_file(bundle)), part)
+        graph, weights = in_bf16(openvino.convert_model(_onnx_file(bundle, bf16=True)), part)
         write_whole(path.with_suffix(".bin"), weights)
         write_whole(path, graph)
     return _compiled(path, "bf16")
 
 
 def _compiled(path: Path, precision: str) -> Scores:
-    """The model in the file, compiled by OpenVINO: for any number of images, and a small one for one image as well."""
+    """The model in the file, compiled by OpenVINO when it is asked: once for one image, once for several at a time."""
     import openvino
 
     settings = {
@@ -154,17 +151,15 @@ def _compiled(path: Path, precision: str) -> Scores:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    core = openvino.Core()
-    model = core.read_model(path)
 
-    def compiled() -> Scores:
+    @functools.cache
+    def compiled(images: int) -> Scores:
+        core = openvino.Core()
+        model = core.read_model(path)
+        model.reshape([images, *model.input().partial_shape[1:]])
         return _by_requests(on_a_thread(functools.partial(core.compile_model, model, "CPU", settings)))
 
-    for_any = for_one = compiled()
-    if sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) <= _SMALL:
-        model.reshape([1, *model.input().partial_shape[1:]])
-        for_one = compiled()
-    return lambda images: (for_one if len(images) == 1 else for_any)(images)
+    return lambda images: compiled(1 if len(images) == 1 else -1)(images)
 
 
 def _by_requests(model: Any) -> Scores:
@@ -192,7 +187,7 @@ ENGINES: dict[str, Callable[[Bundle], Scores]] = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "openvino_bf16": _openvino_bf16,
-    "openvino_mixed": functools.partial(_openvino_bf16, part=1 / 3),
+    "openvino_mixed": functools.partial(_openvino_bf16, part=0.45),
 }
 # What decides where bf16 leaves an answer open
 _EXACT = {"torch_bf16": "torch", "openvino_bf16": "openvino", "openvino_mixed": "openvino"}
@@ -362,12 +357,12 @@ def _rate(score: Scores, images: NDArray[np.uint8], seconds: float) -> float:
     return done / (time.perf_counter() - start)
 
 
-def _onnx_file(bundle: Bundle) -> Path:
-    """The bundle's graph, written once."""
-    path = _folder(bundle) / "graph.onnx"
+def _onnx_file(bundle: Bundle, *, bf16: bool = False) -> Path:
+    """The bundle's graph, or that to compute in bfloat16, written once."""
+    path = _folder(bundle) / ("graph-bf16.onnx" if bf16 else "graph.onnx")
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, to_onnx(program(bundle)).SerializeToString())
+        write_whole(path, to_onnx(program(bundle, bf16=bf16)).SerializeToString())
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
@@ -23,6 +24,7 @@ from lenext.classifier import ConvNet
 from lenext.errors import UsageError
 from lenext.evaluate import NEIGHBOURS, own_distances
 from lenext.ship.bundle import Bundle
+from lenext.ship.rounding import rounded_together
 
 OUTPUTS = ("probabilities", "scores", "outlier")
 
@@ -59,15 +61,16 @@ class Graph(nn.Module):
         return (self.own < found).float().mean(1)
 
 
-def program(bundle: Bundle) -> ExportedProgram:
+def program(bundle: Bundle, *, bf16: bool = False) -> ExportedProgram:
     """The classifier of `bundle` as a program for any number of images, simplified as `folded` has it.
 
-    Raises UsageError where it cannot be told in operations on whole arrays.
+    With `bf16` it is one to compute in bfloat16, as `for_bf16` has it. Raises UsageError where it cannot be told in
+    operations on whole arrays.
     """
     classifier, shape = bundle.classifier, bundle.preprocess
     scorer: nn.Module
     if isinstance(classifier, ConvNet):
-        scorer = folded(classifier)
+        scorer = folded(classifier, bf16=bf16)
     else:
         assert isinstance(classifier, Classical)
         scorer = classical_graph(classifier)
@@ -87,28 +90,32 @@ def to_onnx(made: ExportedProgram) -> Any:
     return model
 
 
-def folded(classifier: ConvNet) -> nn.Module:
+def folded(classifier: ConvNet, *, bf16: bool = False) -> nn.Module:
     """Images uint8 [N, H, W, C] to the classifier's scores [N, K], on the CPU, with less to do.
 
     What is linear is made part of a convolution: batch norm of the one before it, and the division of images by their
     deviation of the first ones. Raises UsageError where the network cannot be told in operations on whole arrays.
     """
+    if bf16:
+        return _OfRows(for_bf16(classifier))
     made, network = _prepared(classifier)
-    within = _normalise_within(network, torch.zeros_like(made.mean), made.std)
-    return _OfRows(made, None if within else made.std)
+    if _normalise_within(network, torch.zeros_like(made.mean), made.std):
+        made.std = torch.ones_like(made.std)
+    return _OfRows(made)
 
 
 class _OfRows(nn.Module):
-    """`ConvNet.forward` in evaluation, images divided by `std` [C], if at all.
+    """`ConvNet.forward` in evaluation.
 
     It normalises whole rows, of W·C numbers: three colours at a time take OpenVINO four times as long.
     """
 
-    def __init__(self, classifier: ConvNet, std: Tensor | None) -> None:
+    def __init__(self, classifier: ConvNet) -> None:
         super().__init__()
         self.classifier = classifier
         self.mean = nn.Buffer(classifier.mean.repeat(classifier.preprocess.size))
-        self.std = None if std is None else nn.Buffer(std.repeat(classifier.preprocess.size))
+        std = classifier.std.repeat(classifier.preprocess.size)
+        self.std = None if (std == 1).all() else nn.Buffer(std)
 
     def forward(self, images: Tensor) -> Tensor:
         rows = images.flatten(2).float() - self.mean
@@ -118,16 +125,16 @@ class _OfRows(nn.Module):
 
 
 def for_bf16(classifier: ConvNet) -> ConvNet:
-    """As `folded`, its first convolutions exact in torch's bfloat16: rounding what they take was the most of its error.
+    """As `folded`, its first convolutions nearly exact in bfloat16: rounding what they take was the most of its error.
 
     They take whole numbers, which bfloat16 holds up to 256: the mean that is taken off is rounded, and what is left of
-    it, and the division by the deviation, are done by weights and bias. That is the same but for where an image is
-    padded, which it shifts by half a brightness of 255 at most. And they take the image twice, by weights in bfloat16
-    and by what was rounded off. A network whose first operation is no convolution is left as `folded` has it.
+    it, and the division by the deviation, are done by weights and bias. Their weights are rounded together. A network
+    whose first operation is no convolution is left as `folded` has it.
     """
     made, network = _prepared(classifier)
     whole = made.mean.round()
-    if _normalise_within(network, made.mean - whole, made.std, twice=True):
+    if _normalise_within(network, made.mean - whole, made.std, rounded=True):
+        _by_columns(network, made.mean - whole, made.preprocess.size)
         made.mean, made.std = whole, torch.ones_like(made.std)
     return made
 
@@ -141,14 +148,12 @@ def _prepared(classifier: ConvNet) -> tuple[ConvNet, GraphModule]:
     return made, network
 
 
-def _normalise_within(module: GraphModule, mean: Tensor, std: Tensor, *, twice: bool = False) -> bool:
+def _normalise_within(module: GraphModule, mean: Tensor, std: Tensor, *, rounded: bool = False) -> bool:
     """Has convolutions that take the image less `mean`, over `std`, take it as it is; False where others do.
 
-    With `twice` they take it by weights in bfloat16, and again by what was rounded off.
+    With `rounded` their weights are ones that bfloat16 holds.
     """
-    graph = module.graph
-    (image,) = graph.find_nodes(op="placeholder")
-    first: list[Any] = [*image.users]
+    first = _first(module)
     if any(conv.target is not torch.ops.aten.conv2d.default or conv.args[6:] not in ((), (1,)) for conv in first):
         return False
     for conv in first:
@@ -156,16 +161,51 @@ def _normalise_within(module: GraphModule, mean: Tensor, std: Tensor, *, twice: 
         bias = _value(module, conv.args[2]) if len(conv.args) > 2 else None
         scaled = weight / std[:, None, None]
         moved = -(scaled * mean[:, None, None]).sum((1, 2, 3))
-        with graph.inserting_before(conv):
-            image = conv.args[0]
-            if twice:
-                rounded = scaled.bfloat16().float()
-                scaled = torch.cat([rounded, scaled - rounded], dim=1)
-                image = graph.call_function(torch.ops.aten.cat.default, ([image, image], 1))
-            values = scaled, moved if bias is None else bias + moved
-            conv.args = (image, *(_constant(module, conv, value) for value in values), *conv.args[3:])
+        values = rounded_together(scaled) if rounded else scaled, moved if bias is None else bias + moved
+        with module.graph.inserting_before(conv):
+            conv.args = (conv.args[0], *(_constant(module, conv, value) for value in values), *conv.args[3:])
     _tidy(module)
     return True
+
+
+def _by_columns(module: GraphModule, mean: Tensor, size: int) -> None:
+    """Has first convolutions take images [N, C, size, size] with a border of `mean` around, in the place of padding.
+
+    And where they go by s columns at a time, s of them as the channels of one: there is more to multiply at a time.
+    """
+    graph = module.graph
+    for conv in _first(module):
+        weight = _value(module, conv.args[1])
+        given = [*conv.args[3:6]]
+        stride, padding, dilation = given + [[1, 1], [0, 0], [1, 1]][len(given) :]
+        out, channels, height, width = weight.shape
+        by = stride[1] if dilation[1] == 1 else 1
+        columns = -(-width // by)
+        weight = F.pad(weight, (0, columns * by - width)).view(out, channels, height, columns, by)
+        weight = weight.permute(0, 4, 1, 2, 3).flatten(1, 2)
+        (above, before), high = padding, size + 2 * padding[0]
+        wide = ((size + 2 * before - width) // by + columns) * by if by > 1 else size + 2 * before
+        border = mean.repeat(high, wide)
+        border[above : above + size, before * channels : (before + size) * channels] = 0
+        around = [before * channels, (wide - size - before) * channels, above, above]
+        with graph.inserting_before(conv):
+            rows = graph.call_function(torch.ops.aten.permute.default, (conv.args[0], [0, 2, 3, 1]))
+            rows = graph.call_function(torch.ops.aten.reshape.default, (rows, [-1, size, size * channels]))
+            if any(around):
+                rows = graph.call_function(torch.ops.aten.constant_pad_nd.default, (rows, around))
+            if border.any():
+                rows = graph.call_function(torch.ops.aten.add.Tensor, (rows, _constant(module, conv, border)))
+            rows = graph.call_function(torch.ops.aten.reshape.default, (rows, [-1, high, wide // by, by * channels]))
+            images = graph.call_function(torch.ops.aten.permute.default, (rows, [0, 3, 1, 2]))
+            weight = _constant(module, conv, weight)
+        conv.args = (images, weight, conv.args[2], [stride[0], stride[1] // by], [0, 0], *conv.args[5:])
+    _tidy(module)
+
+
+def _first(module: GraphModule) -> list[Any]:
+    """The operations that take the images."""
+    (image,) = module.graph.find_nodes(op="placeholder")
+    return [*image.users]
 
 
 def _folded(of: ExportedProgram) -> GraphModule:

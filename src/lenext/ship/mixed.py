@@ -2,15 +2,19 @@
 
 bfloat16 has 8 bits of precision. Within the branch of a residual block they are enough: what is rounded there changes a
 part of a sum. Not so what is handed on from sum to sum (He et al. 2016, Identity Mappings in Deep Residual Networks,
-equation 4): each time it is rounded, all that follows is off. So the image, the first convolution and, as far as is
-asked, the sums and the convolutions of shortcuts are in float32; the rest, nearly all of the work, is in bfloat16. What
-each is worth is in docs/speed.md.
+equation 4): each time it is rounded, all that follows is off. So what the first convolution gives and, as far as is
+asked, the sums and the convolutions of shortcuts are in float32; the rest, nearly all of the work, is in bfloat16. The
+image and the first convolution are so, too, unless bfloat16 holds them (`lenext.ship.graph.for_bf16`). What each is
+worth is in docs/speed.md.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+
+import numpy as np
+import torch
 
 from lenext.errors import UsageError
 
@@ -21,9 +25,9 @@ _PRECISE = {"name": "precise", "version": "0"}  # says of an operation in a file
 def in_bf16(model: Any, part: float) -> tuple[bytes, bytes]:
     """`model`, an openvino.Model, as files to compile in bfloat16, but for its beginning and its first sums.
 
-    Of its sums the first `part` are in float32, and so are the convolutions of the shortcuts that they add. The files
-    are OpenVINO's: operations (.xml) and weights (.bin). Raises UsageError where there are no sums of which to keep a
-    part.
+    Of its sums the first `part` are in float32, and so are the convolutions of the shortcuts that they add; the last
+    sum is, too, which costs nothing. The files are OpenVINO's: operations (.xml) and weights (.bin). Raises UsageError
+    where there are no sums of which to keep a part.
     """
     import openvino
 
@@ -45,34 +49,48 @@ def _precise(model: Any, part: float) -> set[str]:
     """The names of the operations of `model` that stay in float32."""
     kinds: dict[str, str] = {}  # of what depends on the images, in the order in which it is computed
     takes: dict[str, list[str]] = {}
+    images: set[str] = set()  # and what is made of them without weights
+    held, rounded = set[str](), set[str]()  # what takes them with weights that bfloat16 holds, or others
     for op in model.get_ordered_ops():
+        name, kind = op.get_friendly_name(), op.get_type_name()
         given = [value.get_source_output().get_node().get_friendly_name() for value in op.inputs()]
         taken = [name for name in given if name in takes]
-        if taken or op.get_type_name() == "Parameter":
-            kinds[op.get_friendly_name()], takes[op.get_friendly_name()] = op.get_type_name(), taken
+        if taken or kind == "Parameter":
+            kinds[name], takes[name] = kind, taken
+            if images.issuperset(taken):
+                (images if kind not in _WEIGHTED else held if _is_held(op) else rounded).add(name)
     sums = {name for name, taken in takes.items() if kinds[name] == "Add" and len(taken) > 1}
     if part and not sums:
         raise UsageError("a network without residual sums: nothing to mix")
     depth: dict[str, int] = {}  # how many sums one after the other it takes to come so far, views being side by side
     for name, taken in takes.items():
         depth[name] = max((depth[of] for of in taken), default=0) + (name in sums)
-    last = round(part * max(depth.values()))
-    first = {name for name in sums if depth[name] <= last}
-    added = {_before_bias(name, kinds, takes) for at in first for name in takes[at]}
-    images: set[str] = set()  # and what is made of them without weights
+    deepest = max(depth.values())
+    whole = {name for name in sums if depth[name] <= round(part * deepest) or depth[name] == deepest}
+    added = {_before_bias(name, kinds, takes) for at in whole for name in takes[at]}
     precise: set[str] = set()
     for name, taken in takes.items():
-        if kinds[name] in _WEIGHTED:
-            stays = taken[0] in images or (taken[0] in precise and name in added)
+        in_float32 = precise | held
+        if name in images:
+            stays = bool(rounded)
+        elif kinds[name] in _WEIGHTED:
+            stays = name in rounded or (taken[0] in in_float32 and name in added)
         elif len(taken) > 1:
-            stays = name in first
+            stays = name in whole
         else:
-            stays = precise.issuperset(taken)
-            if images.issuperset(taken):
-                images.add(name)
+            stays = in_float32.issuperset(taken)
         if stays:
             precise.add(name)
     return precise
+
+
+def _is_held(op: Any) -> bool:
+    """Whether bfloat16 holds the weights of an operation."""
+    weights = op.input_value(1).get_node()
+    if weights.get_type_name() != "Constant":
+        return False
+    numbers = torch.from_numpy(np.array(weights.data, np.float32))
+    return torch.equal(numbers, numbers.bfloat16().float())
 
 
 def _before_bias(name: str, kinds: dict[str, str], takes: dict[str, list[str]]) -> str:
