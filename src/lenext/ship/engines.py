@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import statistics
 import time
@@ -79,7 +80,9 @@ class Engine:
 
     def rough(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The same by `compute` alone."""
-        parts = [self.compute(images[start : start + BATCH]) - self.bias for start in range(0, len(images), BATCH)]
+        if 0 < len(images) <= BATCH:
+            return self.compute(images) - self.bias
+        parts = [self.rough(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
 
 
@@ -205,7 +208,10 @@ def with_engine(bundle: Bundle, name: str) -> Bundle:
         return bundle
     engine = Engine(bundle.classes, bundle.preprocess, ENGINES[name](bundle))
     if name in _EXACT:
-        engine = dataclasses.replace(engine, exact=ENGINES[_EXACT[name]](bundle), **_off(bundle, name, engine))
+        exact = ENGINES[_EXACT[name]](bundle)
+        engine = dataclasses.replace(engine, exact=exact, **_off(bundle, name, engine))
+        if engine.share:  # it will be asked: what that takes is prepared before somebody waits for it
+            exact(_turned(bundle)[:1])
     return dataclasses.replace(bundle, classifier=engine)
 
 
@@ -310,14 +316,18 @@ def _is_open(scores: NDArray[np.float32], error: float) -> NDArray[np.bool_]:
     """Of scores [N, K] that may be off against each other by `error`: where that would change an answer, [N].
 
     It would where another class could be first, and where a probability may be another by more than `TOLERANCE`, the
-    odds of a class being off by a factor of exp(`error`).
+    odds of a class being off by a factor of exp(`error`). That is a quadratic inequality: such a probability is further
+    from 0 and from 1 than its lesser root, if it has any, and so is the largest one, then.
     """
-    shares, factor = probabilities(scores), np.exp(np.float32(min(error, 50.0)))
-    higher, lower = shares * factor / (1 - shares + shares * factor), shares / (shares + (1 - shares) * factor)
-    moved = np.maximum(higher - shares, shares - lower).max(axis=1)
     second, first = np.partition(scores, -2, axis=1)[:, -2:].T
-    found: NDArray[np.bool_] = ~(moved <= TOLERANCE["bf16"]) | ~(first - second >= error)
-    return found
+    clear: NDArray[np.bool_] = first - second >= error
+    limit, spread = TOLERANCE["bf16"], math.expm1(min(error, 50.0))
+    rooted = (1 - limit) ** 2 * spread - 4 * limit
+    if rooted > 0:
+        root = (1 - limit - math.sqrt(rooted / spread)) / 2
+        largest = 1 / np.exp(scores - first[:, None]).sum(axis=1)
+        clear &= (largest <= root) | (largest >= 1 - root)
+    return ~clear  # nor is what is no number
 
 
 def _must_agree(found: NDArray[np.float32], expected: NDArray[np.float32], precision: str) -> None:

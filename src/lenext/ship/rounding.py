@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # How alike pixels are: colours of one by 0.9, less by a factor of e every 10 pixels, a tenth as much noise. Near enough
-# for any picture: by the pixels of the pictures themselves it is no better (docs/speed.md)
+# for any picture: with the pixels of the pictures themselves it is hardly better (docs/speed.md)
 _COLOURS, _PIXELS, _NOISE = 0.9, 10.0, 0.1
 _AGAIN = 10  # times, after which little changes
 
