@@ -211,7 +211,8 @@ def with_engine(bundle: Bundle, name: str) -> Bundle:
         exact = ENGINES[_EXACT[name]](bundle)
         engine = dataclasses.replace(engine, exact=exact, **_off(bundle, name, engine))
         if engine.share:  # it will be asked: what that takes is prepared before somebody waits for it
-            exact(_turned(bundle)[:1])
+            for number in (1, 2):
+                exact(_turned(bundle)[:number])
     return dataclasses.replace(bundle, classifier=engine)
 
 
