@@ -156,10 +156,11 @@ def _compiled(path: Path, precision: str) -> Scores:
     }
 
     @functools.cache
-    def compiled(images: int) -> Scores:
+    def compiled(number: int) -> Scores:
+        """For that number of images, -1 for any."""
         core = openvino.Core()
         model = core.read_model(path)
-        model.reshape([images, *model.input().partial_shape[1:]])
+        model.reshape([number, *model.input().partial_shape[1:]])
         return _by_requests(on_a_thread(functools.partial(core.compile_model, model, "CPU", settings)))
 
     return lambda images: compiled(1 if len(images) == 1 else -1)(images)
@@ -211,8 +212,10 @@ def with_engine(bundle: Bundle, name: str) -> Bundle:
         exact = ENGINES[_EXACT[name]](bundle)
         engine = dataclasses.replace(engine, exact=exact, **_off(bundle, name, engine))
         if engine.share:  # it will be asked: what that takes is prepared before somebody waits for it
-            for number in (1, 2):
-                exact(_turned(bundle)[:number])
+            shape = bundle.preprocess
+            blank = np.zeros((2, shape.size, shape.size, shape.channels), np.uint8)
+            for images in (blank[:1], blank):
+                exact(images)
     return dataclasses.replace(bundle, classifier=engine)
 
 

@@ -94,7 +94,8 @@ def folded(classifier: ConvNet, *, bf16: bool = False) -> nn.Module:
     """Images uint8 [N, H, W, C] to the classifier's scores [N, K], on the CPU, with less to do.
 
     What is linear is made part of a convolution: batch norm of the one before it, and the division of images by their
-    deviation of the first ones. Raises UsageError where the network cannot be told in operations on whole arrays.
+    deviation of the first ones. With `bf16` as `for_bf16` has it. Raises UsageError where the network cannot be told in
+    operations on whole arrays.
     """
     if bf16:
         return _OfRows(for_bf16(classifier))

@@ -68,9 +68,8 @@ def _precise(model: Any, part: float) -> set[str]:
     deepest = max(depth.values())
     whole = {name for name in sums if depth[name] <= round(part * deepest) or depth[name] == deepest}
     added = {_before_bias(name, kinds, takes) for at in whole for name in takes[at]}
-    precise: set[str] = set()
+    in_float32 = set(held)  # what gives it
     for name, taken in takes.items():
-        in_float32 = precise | held
         if name in images:
             stays = bool(rounded)
         elif kinds[name] in _WEIGHTED:
@@ -80,8 +79,8 @@ def _precise(model: Any, part: float) -> set[str]:
         else:
             stays = in_float32.issuperset(taken)
         if stays:
-            precise.add(name)
-    return precise
+            in_float32.add(name)
+    return in_float32 - held
 
 
 def _is_held(op: Any) -> bool:
